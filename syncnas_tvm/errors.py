@@ -1,0 +1,41 @@
+"""The project's own exceptions: every message names what was found and what to do about it."""
+
+
+class SyncNASError(Exception):
+    """Base of all errors that a user can act on; the command line prints it as one line."""
+
+
+class ModelError(SyncNASError):
+    """The ONNX model cannot be used: unreadable, unsupported, or not fully specified."""
+
+
+class TargetError(SyncNASError):
+    """A target description is missing, malformed, or does not fit this machine."""
+
+
+class PlanError(SyncNASError):
+    """A plan does not belong to the model, or a decision in it is not valid there."""
+
+
+class RuleError(SyncNASError):
+    """A split rule broke its contract: wrong shapes, not exact, or it raised."""
+
+
+class BuildError(SyncNASError):
+    """A rewritten module could not be turned into an executable."""
+
+
+class ArtifactError(SyncNASError):
+    """A compiled folder is incomplete, changed, or made by an incompatible version."""
+
+
+class InputError(SyncNASError):
+    """An input given to a compiled model, or a flag value, is not what the model takes."""
+
+
+class VerificationError(SyncNASError):
+    """The executable's outputs differ from the ONNX model's beyond the tolerance."""
+
+
+class DeviceError(SyncNASError):
+    """The device for a lane is not there or failed."""
