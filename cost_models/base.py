@@ -1,0 +1,50 @@
+"""What every cost model offers: latencies of kernels, with an uncertainty, in one batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from syncnas_tvm.work import Kernel
+
+Microseconds = NDArray[np.float64]
+
+
+class CostModel(ABC):
+    """Predicts how long kernels take on the lane that each of them names."""
+
+    @abstractmethod
+    def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
+        """Latency and its standard deviation in microseconds, one entry a kernel.
+
+        Both are finite and not negative; a latency is that of the kernel alone on an idle
+        lane, its launch on the lane included, the host thread's enqueue not.
+        """
+
+    def table(self, kernels: Sequence[Kernel]) -> dict[Kernel, float]:
+        """Predicted latency in microseconds of every distinct kernel."""
+        distinct = list(dict.fromkeys(kernels))
+        latency_us, _ = self.predict(distinct)
+        return dict(zip(distinct, latency_us.tolist(), strict=True))
+
+
+def kind_of(kernel: Kernel) -> str:
+    """The kernel's kind, one of ``syncnas_tvm.targets.KERNEL_KINDS``.
+
+    ``stem`` is a convolution of at most four input channels (an image), ``conv`` any other that
+    is neither pointwise nor depthwise.
+    """
+    if kernel.op == "nn.conv2d":
+        if kernel.is_depthwise:
+            return "depthwise"
+        if kernel.shapes[0][1] <= 4:
+            return "stem"
+        return "pointwise" if kernel.shapes[1][2:] == (1, 1) else "conv"
+    if kernel.op == "matmul":
+        return "matmul"
+    if kernel.op in ("mean", "sum", "max", "min", "prod") or "pool" in kernel.op:
+        return "reduce"
+    return "elementwise"
