@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "buffer_pool.h"
+
+#include <tvm/ffi/error.h>
+
+#include <algorithm>
+
+#include "device.h"
+#include "opencl_error.h"
+#include "opencl_loader.h"
+#include "stream.h"
+
+namespace syncnas::opencl {
+
+namespace {
+constexpr size_t kPage = 4096;
+}
+
+size_t BufferPool::SizeClass(size_t bytes) {
+  size_t step = kPage;
+  while (step * 8 <= bytes) step *= 2;  // bytes / step is in [4, 8): quarters of a power of two
+  return std::max(step, (bytes + step - 1) / step * step);
+}
+
+Buffer* BufferPool::Allocate(size_t bytes, Stream& stream) {
+  const DeviceLimits& limits = device_.limits();
+  if (bytes > limits.max_allocation) ThrowOutOfMemory(bytes, kClInvalidBufferSize);
+  // Near the limit the rounding must not be what makes an allocation fail.
+  const size_t size = std::min<size_t>(SizeClass(bytes), limits.max_allocation);
+  if (Buffer* buffer = TakeFree(size)) {
+    OrderAfterLastUse(buffer, stream);
+    return buffer;
+  }
+  cl_int code = kClSuccess;
+  Buffer* buffer = Create(size, &code);
+  if (buffer == nullptr) {
+    // Memory that queued commands still use comes back only when they have ended.
+    device_.FinishAll();
+    Trim();
+    buffer = Create(size, &code);
+  }
+  if (buffer == nullptr) ThrowOutOfMemory(bytes, code);
+  return buffer;
+}
+
+Buffer* BufferPool::TakeFree(size_t size) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto found = free_.find(size);
+  if (found == free_.end() || found->second.empty()) return nullptr;
+  Buffer* buffer = found->second.back();  // the last one freed is the likeliest to be in a cache
+  found->second.pop_back();
+  stats_.cached_bytes -= size;
+  stats_.live_bytes += size;
+  return buffer;
+}
+
+Buffer* BufferPool::Create(size_t size, cl_int* code) {
+  // ALLOC_HOST_PTR: memory that the CPU can reach too. On a phone, where both share the DRAM, copies
+  // then move data without the driver's bounce buffers.
+  cl_mem memory = CL().clCreateBuffer(device_.context(), kClMemReadWrite | kClMemAllocHostPtr, size,
+                                      nullptr, code);
+  if (IsOutOfMemory(*code)) return nullptr;
+  Check(*code, "clCreateBuffer", device_.name());
+  auto* buffer = new Buffer(device_, memory, size);
+  std::lock_guard<std::mutex> lock(mutex_);
+  stats_.live_bytes += size;
+  stats_.buffers_created += 1;
+  return buffer;
+}
+
+void BufferPool::OrderAfterLastUse(Buffer* buffer, Stream& stream) {
+  const uint64_t used_in = buffer->used_in_.load(std::memory_order_relaxed);
+  if (used_in == Buffer::kUnused || used_in == stream.id()) return;
+  device_.ForEachStream([&](Stream& other) {
+    if (used_in == Buffer::kSeveralStreams || used_in == other.id()) stream.WaitFor(other);
+  });
+  // From here on, being ordered after this stream means being ordered after all earlier uses.
+  buffer->used_in_.store(stream.id(), std::memory_order_relaxed);
+}
+
+void BufferPool::Free(Buffer* buffer) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  stats_.live_bytes -= buffer->bytes;
+  stats_.cached_bytes += buffer->bytes;
+  free_[buffer->bytes].push_back(buffer);
+}
+
+void BufferPool::Destroy(Buffer* buffer) {
+  CL().clReleaseMemObject(buffer->memory);
+  delete buffer;
+}
+
+void BufferPool::Trim() {
+  std::unordered_map<size_t, std::vector<Buffer*>> unwanted;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    unwanted.swap(free_);
+    stats_.cached_bytes = 0;
+  }
+  for (const auto& [size, buffers] : unwanted) {
+    for (Buffer* buffer : buffers) Destroy(buffer);
+  }
+}
+
+PoolStats BufferPool::Stats() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return stats_;
+}
+
+void BufferPool::ThrowOutOfMemory(size_t bytes, cl_int code) {
+  const DeviceLimits& limits = device_.limits();
+  const PoolStats stats = Stats();
+  TVM_FFI_THROW(MemoryError) << "OpenCL: device '" << device_.name() << "' cannot allocate " << bytes
+                             << " bytes: clCreateBuffer failed with " << ErrorName(code)
+                             << "; the largest single allocation is " << limits.max_allocation
+                             << " bytes, the device has " << limits.global_memory
+                             << " bytes in all, and " << stats.live_bytes
+                             << " bytes are in use by this process";
+}
+
+}  // namespace syncnas::opencl

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The part of the OpenCL 1.2 interface that this runtime calls, declared here so that neither a
+// build machine nor an Android NDK needs the Khronos headers. Everything lives in a namespace:
+// including a real <CL/cl.h> in the same program stays possible.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace syncnas::opencl {
+
+using cl_int = int32_t;
+using cl_uint = uint32_t;
+using cl_ulong = uint64_t;
+using cl_bool = cl_uint;
+using cl_bitfield = cl_ulong;
+
+// Handles are opaque: one distinct incomplete type each, so that they cannot be mixed up.
+using cl_platform_id = struct PlatformHandle*;
+using cl_device_id = struct DeviceHandle*;
+using cl_context = struct ContextHandle*;
+using cl_command_queue = struct CommandQueueHandle*;
+using cl_mem = struct MemHandle*;
+using cl_program = struct ProgramHandle*;
+using cl_kernel = struct KernelHandle*;
+using cl_event = struct EventHandle*;
+
+constexpr cl_bool kClFalse = 0;
+
+constexpr cl_int kClSuccess = 0;
+constexpr cl_int kClDeviceNotFound = -1;
+constexpr cl_int kClMemObjectAllocationFailure = -4;
+constexpr cl_int kClOutOfResources = -5;
+constexpr cl_int kClOutOfHostMemory = -6;
+constexpr cl_int kClInvalidBufferSize = -61;
+constexpr cl_int kClPlatformNotFoundKhr = -1001;
+
+constexpr cl_uint kClPlatformVersion = 0x0901;
+constexpr cl_uint kClPlatformName = 0x0902;
+
+constexpr cl_bitfield kClDeviceTypeCpu = 1 << 1;
+constexpr cl_bitfield kClDeviceTypeGpu = 1 << 2;
+constexpr cl_bitfield kClDeviceTypeAccelerator = 1 << 3;
+constexpr cl_bitfield kClDeviceTypeAll = 0xFFFFFFFF;
+
+constexpr cl_uint kClDeviceType = 0x1000;
+constexpr cl_uint kClDeviceMaxComputeUnits = 0x1002;
+constexpr cl_uint kClDeviceMaxWorkGroupSize = 0x1004;
+constexpr cl_uint kClDeviceMaxWorkItemSizes = 0x1005;
+constexpr cl_uint kClDeviceMaxClockFrequency = 0x100C;
+constexpr cl_uint kClDeviceMaxMemAllocSize = 0x1010;
+constexpr cl_uint kClDeviceGlobalMemCacheSize = 0x101E;
+constexpr cl_uint kClDeviceGlobalMemSize = 0x101F;
+constexpr cl_uint kClDeviceLocalMemSize = 0x1023;
+constexpr cl_uint kClDeviceName = 0x102B;
+constexpr cl_uint kClDriverVersion = 0x102D;
+constexpr cl_uint kClDeviceVersion = 0x102F;
+constexpr cl_uint kClDeviceExtensions = 0x1030;
+
+constexpr cl_bitfield kClQueueProfilingEnable = 1 << 1;
+
+constexpr cl_bitfield kClMemReadWrite = 1 << 0;
+constexpr cl_bitfield kClMemAllocHostPtr = 1 << 4;
+
+constexpr cl_uint kClProgramBuildLog = 0x1183;
+constexpr cl_uint kClKernelWorkGroupSize = 0x11B0;
+
+constexpr cl_uint kClEventCommandExecutionStatus = 0x11D3;
+constexpr cl_int kClComplete = 0;
+
+constexpr cl_uint kClProfilingCommandQueued = 0x1280;
+constexpr cl_uint kClProfilingCommandSubmit = 0x1281;
+constexpr cl_uint kClProfilingCommandStart = 0x1282;
+constexpr cl_uint kClProfilingCommandEnd = 0x1283;
+
+}  // namespace syncnas::opencl

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stream.h"
+
+#include <unordered_set>
+#include <utility>
+
+#include "device.h"
+#include "opencl_error.h"
+#include "profiler.h"
+
+namespace syncnas::opencl {
+
+const std::string* Intern(const std::string& text) {
+  static auto* mutex = new std::mutex();
+  static auto* texts = new std::unordered_set<std::string>();
+  std::lock_guard<std::mutex> lock(*mutex);
+  return &*texts->insert(text).first;
+}
+
+Stream::Stream(Device& device, uint64_t id) : device_(device), id_(id) {
+  recording_ = Profiling();
+  ReplaceQueue(recording_ ? kClQueueProfilingEnable : 0);
+}
+
+Stream::~Stream() {
+  if (ShuttingDown()) return;
+  for (const Record& record : records_) CL().clReleaseEvent(record.event);
+  CL().clReleaseCommandQueue(queue_);
+}
+
+Record Stream::Keep(const std::string* name, size_t bytes, cl_event event, bool shared) {
+  if (shared) CL().clRetainEvent(event);
+  return {name, bytes, event};
+}
+
+void Stream::ReplaceQueue(cl_bitfield properties) {
+  cl_int code = kClSuccess;
+  cl_command_queue queue =
+      CL().clCreateCommandQueue(device_.context(), device_.id(), properties, &code);
+  Check(code, "clCreateCommandQueue", device_.name());
+  if (queue_ != nullptr) CL().clReleaseCommandQueue(queue_);
+  queue_ = queue;
+}
+
+std::string Stream::LastCommand() const {
+  return last_command_ == nullptr ? "" : *last_command_;
+}
+
+void Stream::Finish() {
+  // The wait happens outside the lock, so that other threads can go on enqueuing; the reference
+  // keeps the queue alive if the profiler swaps it meanwhile.
+  std::unique_lock<std::mutex> lock(mutex_);
+  cl_command_queue queue = queue_;
+  const std::string last = LastCommand();
+  Check(CL().clRetainCommandQueue(queue), "clRetainCommandQueue", device_.name());
+  lock.unlock();
+  const cl_int code = CL().clFinish(queue);
+  CL().clReleaseCommandQueue(queue);
+  if (code != kClSuccess) {
+    ThrowCallError(code, {"clFinish", device_.name(), last, "the last command enqueued failed"});
+  }
+}
+
+void Stream::WaitFor(Stream& other) {
+  if (this == &other) return;
+  if (&device_ != &other.device_) {
+    other.Finish();  // events do not cross contexts
+    return;
+  }
+  cl_event marker = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(other.mutex_);
+    Check(CL().clEnqueueMarkerWithWaitList(other.queue_, 0, nullptr, &marker),
+          "clEnqueueMarkerWithWaitList", device_.name());
+    CL().clFlush(other.queue_);
+  }
+  cl_int code = kClSuccess;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    code = CL().clEnqueueBarrierWithWaitList(queue_, 1, &marker, nullptr);
+  }
+  CL().clReleaseEvent(marker);
+  Check(code, "clEnqueueBarrierWithWaitList", device_.name());
+}
+
+void Stream::StartRecording() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (recording_) return;
+  Check(CL().clFinish(queue_), "clFinish", device_.name());
+  ReplaceQueue(kClQueueProfilingEnable);
+  recording_ = true;
+}
+
+std::vector<Record> Stream::StopRecording() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Record> records = std::move(records_);
+  records_.clear();
+  if (!recording_) return records;
+  recording_ = false;
+  Check(CL().clFinish(queue_), "clFinish", device_.name());
+  ReplaceQueue(0);
+  return records;
+}
+
+}  // namespace syncnas::opencl

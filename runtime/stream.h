@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One in-order queue of work on a device. A TVM stream handle is a pointer to one of these.
+//
+// In-order is what makes the rest of the runtime simple: a buffer may be reused as soon as its last
+// use has been *enqueued*, and a read needs to wait for nothing but its own event.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "opencl_loader.h"
+
+namespace syncnas::opencl {
+
+class Device;
+
+// A finished or running command that was enqueued while recording was on.
+struct Record {
+  const std::string* name;
+  size_t bytes;
+  cl_event event;  // owned
+};
+
+// The same string for the same text, valid for the life of the process. Records and error messages
+// can then refer to a kernel's name after its module is gone, at the cost of a pointer.
+const std::string* Intern(const std::string& text);
+
+class Stream {
+ public:
+  Stream(Device& device, uint64_t id);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  Device& device() const { return device_; }
+  // Identifies the stream in buffers' usage marks; never 0, never reused.
+  uint64_t id() const { return id_; }
+
+  // Calls enqueue(queue, cl_event* or nullptr) -> cl_int under the stream's lock and hands the
+  // command to the device at once. Returns enqueue's code: the caller knows what to say about a
+  // failure. With `done`, the command's event is handed out and owned by the caller.
+  template <typename Enqueue>
+  cl_int Submit(const std::string* name, size_t bytes, Enqueue&& enqueue,
+                cl_event* done = nullptr) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    cl_event event = nullptr;
+    const cl_int code = enqueue(queue_, recording_ || done != nullptr ? &event : nullptr);
+    if (code != kClSuccess) return code;
+    last_command_ = name;
+    if (recording_) records_.push_back(Keep(name, bytes, event, done != nullptr));
+    if (done != nullptr) *done = event;
+    // Without a flush a driver may sit on the command until somebody waits for it, and the lanes
+    // would not overlap.
+    return CL().clFlush(queue_);
+  }
+
+  // Blocks until everything that was enqueued so far has ended.
+  void Finish();
+
+  // Makes commands that are enqueued here from now on wait for what is in `other` now.
+  void WaitFor(Stream& other);
+
+  // Recording needs a queue with profiling, which costs time on some GPUs, so it is swapped in.
+  // Both wait until the stream is empty: the order of commands survives the swap.
+  void StartRecording();
+  std::vector<Record> StopRecording();
+
+ private:
+  static Record Keep(const std::string* name, size_t bytes, cl_event event, bool shared);
+  void ReplaceQueue(cl_bitfield properties);
+  // What to blame when a wait fails: errors of asynchronous commands surface there.
+  std::string LastCommand() const;
+
+  Device& device_;
+  const uint64_t id_;
+  std::mutex mutex_;
+  cl_command_queue queue_ = nullptr;
+  bool recording_ = false;
+  std::vector<Record> records_;
+  const std::string* last_command_ = nullptr;
+};
+
+}  // namespace syncnas::opencl
