@@ -1,0 +1,39 @@
+"""The planner: search strategies over what can be decided for each region of a model."""
+
+from syncnas_tvm.planner.base import (
+    STRATEGIES,
+    Budget,
+    Score,
+    SearchResult,
+    Strategy,
+    Trial,
+    register_strategy,
+    strategy,
+)
+from syncnas_tvm.planner.choose import Choice, choose, choose_fixed, kernels_of
+from syncnas_tvm.planner.fixed import single_lane, split_all
+from syncnas_tvm.planner.greedy import Greedy
+from syncnas_tvm.planner.mcts import MCTS
+from syncnas_tvm.planner.space import Candidate, Space, plan_of
+
+__all__ = [
+    "MCTS",
+    "STRATEGIES",
+    "Budget",
+    "Candidate",
+    "Choice",
+    "Greedy",
+    "Score",
+    "SearchResult",
+    "Space",
+    "Strategy",
+    "Trial",
+    "choose",
+    "choose_fixed",
+    "kernels_of",
+    "plan_of",
+    "register_strategy",
+    "single_lane",
+    "split_all",
+    "strategy",
+]

@@ -1,0 +1,137 @@
+"""The planner's front door: the plan to compile, what it is predicted to cost, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from syncnas_tvm.cost_models import CostModel
+from syncnas_tvm.plan import Plan
+from syncnas_tvm.planner import fixed
+from syncnas_tvm.planner.base import Budget, SearchResult, strategy
+from syncnas_tvm.planner.space import Candidate, Space, plan_of
+from syncnas_tvm.simulator import Simulator, join_kernels
+from syncnas_tvm.targets import TargetCosts
+from syncnas_tvm.timeline import Timeline
+from syncnas_tvm.work import LANES, Kernel, Lane
+
+LEAST_GAIN = 0.01
+"""A plan on both lanes must beat the better single lane by more than this share."""
+
+Lanes = Literal["cpu", "gpu", "both"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan, and why it was chosen.
+
+    ``latency_us``: predicted microseconds of ``cpu`` and ``gpu`` alone (where that lane can run
+    the whole model) and of ``both``, the best plan found that uses both lanes (where there is one;
+    it is this plan unless a lane alone was chosen). ``reason`` is one line.
+    """
+
+    plan: Plan
+    candidates: tuple[Candidate, ...]
+    latency_us: Mapping[str, float]
+    timeline: Timeline
+    reason: str
+    search: SearchResult | None = None
+
+    @property
+    def lane(self) -> Lane | None:
+        """The only lane that the plan uses; None where it uses both."""
+        return fixed.lane_of(self.candidates)
+
+
+def kernels_of(space: Space) -> list[Kernel]:
+    """Every distinct kernel that a plan of ``space`` may run, joins on both lanes included."""
+    found: dict[Kernel, None] = {}
+    for candidate in space.all():
+        for phase in candidate.work.phases:
+            for lane in LANES:
+                found.update(dict.fromkeys((*phase.kernels(lane), *join_kernels(phase, lane))))
+    return list(found)
+
+
+def choose(
+    space: Space,
+    costs: TargetCosts,
+    model: CostModel,
+    search: str = "mcts",
+    budget: Budget | None = None,
+    seed: int = 0,
+    lanes: Lanes = "both",
+) -> Choice:
+    """Search ``space`` for the fastest plan on ``lanes`` with the strategy named ``search``.
+
+    Where no plan beats the better single lane by more than 1 %, that lane alone is chosen.
+    Raises PlanError when ``lanes`` is one lane that cannot run the whole model, InputError for an
+    unknown strategy.
+    """
+    simulator = Simulator(costs, model.table(kernels_of(space)))
+    if lanes != "both":
+        candidates = fixed.single_lane(space, lanes)
+        return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
+    found = strategy(search, seed).run(space, simulator.score, budget or Budget(evaluations=2000))
+    alone = _alone(simulator, space)
+    if not alone:
+        reason = f"both lanes: no lane can run the whole model; predicted at {_ms(found.score_us)}"
+        return _choice(simulator, space, found.candidates, reason, found)
+    lane = min(alone, key=alone.__getitem__)
+    best_us = alone[lane]
+    if found.score_us < best_us * (1 - LEAST_GAIN) and fixed.lane_of(found.candidates) is None:
+        reason = (
+            f"both lanes: predicted at {_ms(found.score_us)} against {_ms(best_us)} on the"
+            f" {lane} lane alone"
+        )
+        return _choice(simulator, space, found.candidates, reason, found)
+    rest = (
+        "no region can be split between the lanes"
+        if found.split_us is None
+        else f"the best split plan is predicted at {_ms(found.split_us)} against {_ms(best_us)}"
+    )
+    candidates = fixed.single_lane(space, lane)
+    return _choice(simulator, space, candidates, f"{lane} lane alone: {rest}", found)
+
+
+def choose_fixed(
+    space: Space,
+    costs: TargetCosts,
+    model: CostModel,
+    plan: Plan | None = None,
+) -> Choice:
+    """The given ``plan``, or with None the plan that splits every region that can be split.
+
+    Raises PlanError where ``plan`` does not fit ``space``.
+    """
+    simulator = Simulator(costs, model.table(kernels_of(space)))
+    if plan is None:
+        candidates = fixed.split_all(space, simulator.score)
+        return _choice(simulator, space, candidates, "every region split, as asked", None)
+    return _choice(simulator, space, space.match(plan), "the plan that was given", None)
+
+
+def _choice(
+    simulator: Simulator,
+    space: Space,
+    candidates: tuple[Candidate, ...],
+    reason: str,
+    found: SearchResult | None,
+) -> Choice:
+    latency_us: dict[str, float] = {**_alone(simulator, space)}
+    if fixed.lane_of(candidates) is None:
+        latency_us["both"] = simulator.score(candidates)
+    elif found is not None and found.split_us is not None:
+        latency_us["both"] = found.split_us
+    timeline = simulator.timeline(candidates)
+    return Choice(plan_of(candidates), candidates, latency_us, timeline, reason, found)
+
+
+def _alone(simulator: Simulator, space: Space) -> dict[Lane, float]:
+    plans = {lane: fixed.place(space, lane) for lane in LANES}
+    return {lane: simulator.score(plan) for lane, plan in plans.items() if plan is not None}
+
+
+def _ms(us: float) -> str:
+    return f"{us / 1e3:.3g} ms"

@@ -1,0 +1,100 @@
+"""The decision space: for each region of a model, what can be decided there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from syncnas_tvm.errors import PlanError
+from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.work import Work
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A decision that covers ``span`` consecutive regions, with the work that it makes."""
+
+    decision: Decision
+    span: int
+    work: Work = field(compare=False)
+
+    @property
+    def label(self) -> tuple[object, ...]:
+        """The decision without its regions: what it shares with its like elsewhere."""
+        return (self.decision.rule, self.decision.params)
+
+
+def plan_of(candidates: Sequence[Candidate]) -> Plan:
+    """The plan that consists of the candidates' decisions."""
+    return Plan(tuple(candidate.decision for candidate in candidates))
+
+
+@dataclass(frozen=True)
+class Space:
+    """All candidates by the region where they start; decisions are taken in the regions' order.
+
+    Raises PlanError where a region has no candidate of its own (span 1), or a candidate's
+    regions are not those that it starts at and spans.
+    """
+
+    regions: tuple[str, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.regions) != len(self.candidates):
+            raise PlanError(
+                f"{len(self.regions)} regions but candidates for {len(self.candidates)};"
+                " give a list per region"
+            )
+        for start, (region, here) in enumerate(zip(self.regions, self.candidates, strict=True)):
+            if all(candidate.span != 1 for candidate in here):
+                raise PlanError(f"region '{region}' has no candidate of its own; add Place for it")
+            for candidate in here:
+                if candidate.decision.regions != self.regions[start : start + candidate.span]:
+                    raise PlanError(
+                        f"a candidate of region '{region}' spans {candidate.span} but decides"
+                        f" {', '.join(candidate.decision.regions)}"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def all(self) -> Iterator[Candidate]:
+        """Every candidate of every region."""
+        for here in self.candidates:
+            yield from here
+
+    def single(self, start: int) -> tuple[Candidate, ...]:
+        """The candidates that cover region ``start`` alone."""
+        return tuple(c for c in self.candidates[start] if c.span == 1)
+
+    def count(self) -> int:
+        """How many plans there are."""
+        ways = [1]
+        for here in reversed(self.candidates):
+            ways.append(sum(ways[-c.span] for c in here))
+        return ways[-1]
+
+    def plans(self, start: int = 0) -> Iterator[tuple[Candidate, ...]]:
+        """Every plan, as candidates in order; :meth:`count` says how many."""
+        if start == len(self):
+            yield ()
+            return
+        for candidate in self.candidates[start]:
+            for rest in self.plans(start + candidate.span):
+                yield (candidate, *rest)
+
+    def match(self, plan: Plan) -> tuple[Candidate, ...]:
+        """The candidates of ``plan``'s decisions.
+
+        Raises PlanError where the plan does not cover the regions or decides what is not here.
+        """
+        plan.covers(self.regions)
+        known = {candidate.decision: candidate for candidate in self.all()}
+        for decision in plan.decisions:
+            if decision not in known:
+                raise PlanError(
+                    f"{decision.rule}{dict(decision.params)} is not possible in region"
+                    f" '{decision.regions[0]}'; 'inspect' lists what is"
+                )
+        return tuple(known[decision] for decision in plan.decisions)

@@ -1,0 +1,147 @@
+"""The simulator's slow path: the same model as its fast path, kernel by kernel, as spans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from syncnas_tvm.simulator import (
+    CPU,
+    GPU,
+    SHARED,
+    input_bytes,
+    join_kernels,
+    needs,
+    shared_us,
+    where_after,
+)
+from syncnas_tvm.targets import TargetCosts
+from syncnas_tvm.timeline import Span, SpanKind, Timeline
+from syncnas_tvm.work import Kernel, Lane, Phase, other
+
+if TYPE_CHECKING:
+    from syncnas_tvm.planner.space import Candidate
+
+Step = tuple[Kernel, SpanKind]
+
+
+def record(
+    candidates: Sequence[Candidate], costs: TargetCosts, us: Callable[[Kernel], float]
+) -> Timeline:
+    """The predicted timeline of ``candidates``, in order of the spans' starts."""
+    recorder = _Recorder(costs, us)
+    for candidate in candidates:
+        names = candidate.decision.regions
+        region = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
+        for phase in candidate.work.phases:
+            if needs(phase):
+                recorder.phase(phase, region)
+    recorder.finish()
+    spans = sorted(recorder.done + recorder.queue, key=lambda s: (s.start_us, s.end_us))
+    return Timeline(tuple(spans), "predicted")
+
+
+class _Recorder:
+    """Two clocks (host thread and end of the GPU's queue), and where the last value is."""
+
+    def __init__(self, costs: TargetCosts, us: Callable[[Kernel], float]) -> None:
+        self.costs, self.us = costs, us
+        self.host = self.queue_end = 0.0
+        self.done: list[Span] = []
+        self.queue: list[Span] = []
+        self.last: Phase | None = None
+        self.where, self.region = CPU, ""
+
+    def phase(self, phase: Phase, region: str) -> None:
+        """Move what is missing, enqueue the GPU's kernels, run the CPU's."""
+        need = needs(phase)
+        joins = self._fetch(need, phase, region)
+        self.region = region
+        self._enqueue([*self._join("gpu", joins), *((k, "kernel") for k in phase.gpu)])
+        self._run([*self._join("cpu", joins), *((k, "kernel") for k in phase.cpu)])
+        self.last, self.where = phase, where_after(phase)
+
+    def finish(self) -> None:
+        """Bring the model's output to the CPU lane, and wait for what is still queued."""
+        if self.last is not None and not self.where & CPU:
+            shared = self.where == SHARED
+            self._transfer("gpu", self.last.output.gpu_bytes)
+            if shared:
+                self._run([(k, "sync") for k in join_kernels(self.last, "cpu")])
+        self._wait()
+
+    def _fetch(self, need: int, phase: Phase, region: str) -> int:
+        """Transfers before ``phase``; returns the lanes that have shares to join."""
+        if self.last is None:
+            self.region = region
+            if need & GPU:
+                self._transfer("cpu", input_bytes(phase))
+            return 0
+        missing = need if self.where == SHARED else need & ~self.where
+        if missing & CPU:
+            self._transfer("gpu", self.last.output.gpu_bytes)
+        if missing & GPU:
+            self._transfer("cpu", self.last.output.cpu_bytes)
+        return missing if self.where == SHARED else 0
+
+    def _join(self, lane: Lane, lanes: int) -> list[Step]:
+        wanted = lanes & (CPU if lane == "cpu" else GPU)
+        if not wanted or self.last is None:
+            return []
+        return [(k, "sync") for k in join_kernels(self.last, lane)]
+
+    def _transfer(self, source: Lane, size: int) -> None:
+        us = self.costs.transfer(source).us(size)
+        if us:
+            self._wait()
+            name = f"{source} to {other(source)} {size} B"
+            self.done.append(self._host_span(name, us, "transfer"))
+
+    def _wait(self) -> None:
+        if self.queue_end > self.host:
+            self.done.append(self._host_span("wait for gpu", self.queue_end - self.host, "wait"))
+
+    def _host_span(self, name: str, us: float, kind: SpanKind) -> Span:
+        start, self.host = self.host, self.host + us
+        return Span("host", name, start, self.host, kind, self.region)
+
+    def _enqueue(self, steps: Sequence[Step]) -> None:
+        for kernel, kind in steps:
+            name = kernel.name or kernel.op
+            self.done.append(self._host_span(f"enqueue {name}", self.costs.enqueue_us, "enqueue"))
+            start = max(self.host, self.queue_end)
+            self.queue_end = start + self.us(kernel)
+            self.queue.append(Span("gpu", name, start, self.queue_end, kind, self.region))
+
+    def _run(self, steps: Sequence[Step]) -> None:
+        """CPU kernels back to back, slowed down, and slowing the GPU, while its queue runs."""
+        start, total = self.host, sum(self.us(kernel) for kernel, _ in steps)
+        left = max(0.0, self.queue_end - start)
+        both = shared_us(total, left, self.costs)
+
+        def real(work_us: float, factor: float) -> float:
+            """When ``work_us`` of undisturbed work, counted from ``start``, is really done."""
+            return start + (
+                work_us * factor if work_us * factor <= both else both + work_us - both / factor
+            )  # noqa: E501
+
+        work_us = 0.0
+        for kernel, kind in steps:
+            begin = real(work_us, self.costs.cpu_contention)
+            work_us += self.us(kernel)
+            self.host = real(work_us, self.costs.cpu_contention)
+            self.done.append(
+                Span("cpu", kernel.name or kernel.op, begin, self.host, kind, self.region)
+            )
+        if not both:
+            return
+        for index, span in enumerate(self.queue):
+            if span.end_us > start:
+                ends = (
+                    t if t <= start else real(t - start, self.costs.gpu_contention)
+                    for t in (span.start_us, span.end_us)
+                )
+                begin, end = ends
+                self.queue[index] = replace(span, start_us=begin, end_us=end)
+        self.queue_end = real(left, self.costs.gpu_contention)
