@@ -1,0 +1,297 @@
+"""How one lane runs the nodes of a region that is split by channels, and how that is written."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from syncnas_tvm.graph.channels import Owner
+from syncnas_tvm.graph.dataflow import Dataflow, Node, is_constant, shape_of
+from syncnas_tvm.graph.ranges import Ranges, clip, extent, lane_ranges, shift, take
+from syncnas_tvm.graph.rebuild import emit_function, fresh_params, with_operands
+from syncnas_tvm.graph.states import SplitStates
+from syncnas_tvm.passes.lanes import join_attrs, lane_attrs
+from syncnas_tvm.work import LANES, Lane, Shape
+
+
+class LaneCut:
+    """Which channels ``lane`` has of each cut value, for a given share of the GPU lane."""
+
+    def __init__(self, states: SplitStates, gpu_share: float, lane: Lane) -> None:
+        self.states = states
+        self._share = gpu_share
+        self.lane = lane
+
+    def of(self, owner: Owner) -> tuple[int, Ranges] | None:
+        """Dimension and ranges of a value that a class cuts."""
+        cut = self.states.classes.cut(owner)
+        return (cut[0], self.ranges(cut[1])) if cut else None
+
+    def ranges(self, atoms: tuple[int, ...]) -> Ranges:
+        """This lane's part of a dimension made of ``atoms``."""
+        return lane_ranges(atoms, self._share, self.states.step, self.lane)
+
+    def all_ranges(self) -> list[Ranges]:
+        """This lane's part of everything that the region divides, in the nodes' order."""
+        found = []
+        for node in self.states.flow.nodes:
+            cut = self.of(node.var) if self.states.of[node.var].state == "cut" else None
+            if cut:
+                found.append(cut[1])
+            elif self.states.of[node.var].contracted:
+                found.append(self.contracted(node)[1])
+        return found
+
+    def contracted(self, node: Node) -> tuple[int, Ranges]:
+        """Dimension and ranges of the input that ``node`` sums over on this lane."""
+        dim = self.states.classes.cuts(node).contract.dim  # type: ignore[union-attr]
+        cut = self.of(self.states.classes.use(node, 0))
+        return cut if cut else (dim, self.ranges((shape_of(node.operands[0])[dim],)))
+
+    def shape(self, node: Node) -> Shape:
+        """Shape of the node's value on this lane."""
+        cut = self.of(node.var) if self.states.of[node.var].state == "cut" else None
+        if not cut:
+            return node.shape
+        return tuple(extent(cut[1]) if d == cut[0] else n for d, n in enumerate(node.shape))
+
+
+class SplitWriter:
+    """Writes the body of a split region: lane functions phase by phase, joins between them."""
+
+    def __init__(
+        self,
+        builder: relax.BlockBuilder,
+        region: str,
+        states: SplitStates,
+        gpu_share: float,
+        params: list[relax.Var],
+    ) -> None:
+        self._builder = builder
+        self._region = region
+        self._states = states
+        self._flow: Dataflow = states.flow
+        self._cuts = {lane: LaneCut(states, gpu_share, lane) for lane in LANES}
+        # Values in the region's own scope: parameters and sums for both lanes, the rest by lane.
+        self._shared: dict[relax.Var, relax.Expr] = dict(
+            zip(self._flow.params, params, strict=True)
+        )
+        self._local: dict[Lane, dict[relax.Var, relax.Expr]] = {"cpu": {}, "gpu": {}}
+
+    def write(self) -> list[relax.Expr]:
+        """Emit everything; the region's one result."""
+        last = self._states.phases - 1
+        tail_is_join = last > 0 and all(
+            self._states.of[node.var].state == "whole" for node in self._phase_nodes(last)
+        )
+        for phase in range(last + 1):
+            self._sum_for(phase, skip=tail_is_join and phase == last)
+            if tail_is_join and phase == last:
+                return [self._tail(phase)]
+            # The GPU lane first: its kernels are enqueued and run while the CPU lane computes.
+            for lane in ("gpu", "cpu"):
+                self._lane_function(lane, phase)
+        (output,) = self._flow.outputs
+        if self._states.state(output) == "partial":
+            return [self._join("sum", last, [output], [])]
+        return [self._value(output, "cpu")]
+
+    def _phase_nodes(self, phase: int) -> list[Node]:
+        return [n for n in self._flow.nodes if self._states.of[n.var].phase == phase]
+
+    def _value(self, var: relax.Var, lane: Lane) -> relax.Expr:
+        return self._shared[var] if var in self._shared else self._local[lane][var]
+
+    def _sum_for(self, phase: int, skip: bool) -> None:
+        """Sum the partial values that nodes of ``phase`` read whole."""
+        for var in self._summed(phase):
+            if not skip and var not in self._shared:
+                self._shared[var] = self._join("sum", phase - 1, [var], [])
+
+    def _summed(self, phase: int) -> list[relax.Var]:
+        found: dict[relax.Var, None] = {}
+        for node in self._phase_nodes(phase):
+            for position in self._states.of[node.var].summed:
+                found[node.operands[position]] = None
+        return list(found)
+
+    def _tail(self, phase: int) -> relax.Expr:
+        """The region ends with operators on the whole value (an activation): part of the join."""
+        return self._join("sum", phase - 1, self._summed(phase), self._phase_nodes(phase))
+
+    def _join(self, kind: str, phase: int, sums: list[relax.Var], nodes: list[Node]) -> relax.Expr:
+        pairs = [self._local[lane][var] for var in sums for lane in LANES]
+        inside = {node.var for node in nodes}
+        extra = {
+            o: self._value(o, "cpu")
+            for n in nodes
+            for o in n.operands
+            if isinstance(o, relax.Var) and o not in inside and o not in sums
+        }
+        params = fresh_params([*pairs, *extra.values()])
+
+        def body() -> list[relax.Expr]:
+            env: dict[relax.Var, relax.Expr] = dict(zip(extra, params[len(pairs) :], strict=True))
+            for i, var in enumerate(sums):
+                both = relax.op.add(params[2 * i], params[2 * i + 1])
+                env[var] = self._builder.emit(both, name_hint=f"{var.name}_sum")
+            for node in nodes:
+                operands = [env.get(o, o) if isinstance(o, relax.Var) else o for o in node.operands]
+                env[node.var] = self._builder.emit(with_operands(node.expr, operands))
+            return [env[nodes[-1].var if nodes else sums[0]]]
+
+        name = f"{self._region}_join{phase}"
+        attrs = join_attrs(self._region, kind, phase)  # type: ignore[arg-type]
+        callee = emit_function(self._builder, name, params, body, attrs)
+        return self._builder.emit(relax.Call(callee, [*pairs, *extra.values()]))
+
+    def _lane_function(self, lane: Lane, phase: int) -> None:
+        nodes = self._live_nodes(lane, phase)
+        results = [n for n in nodes if self._leaves(n, lane, phase)]
+        inside = {node.var for node in nodes}
+        inputs: dict[relax.Var, relax.Expr] = {}
+        for node in nodes:
+            for operand in self._operands(node, lane):
+                if isinstance(operand, relax.Var) and operand not in inside:
+                    inputs[operand] = self._value(operand, lane)
+        if not results:
+            return
+        params = fresh_params(list(inputs.values()))
+        env: dict[relax.Var, relax.Expr] = dict(zip(inputs, params, strict=True))
+
+        def body() -> list[relax.Expr]:
+            for node in nodes:
+                env[node.var] = self._emit(node, lane, env)
+            return [env[node.var] for node in results]
+
+        name = f"{self._region}_p{phase}_{lane}"
+        attrs = lane_attrs(self._region, lane, phase)
+        callee = emit_function(self._builder, name, params, body, attrs)
+        call = self._builder.emit(relax.Call(callee, list(inputs.values())), name_hint=name)
+        for i, node in enumerate(results):
+            item = call if len(results) == 1 else self._builder.emit(relax.TupleGetItem(call, i))
+            self._local[lane][node.var] = item
+
+    def _operands(self, node: Node, lane: Lane) -> list[relax.Expr]:
+        """What the lane reads to run ``node``: all operands, or just the partial sum passed on."""
+        state = self._states.of[node.var]
+        if state.mode == "once" and lane == "gpu":
+            return [o for o in node.operands if self._states.state(o) == "partial"]
+        return list(node.operands)
+
+    def _live_nodes(self, lane: Lane, phase: int) -> list[Node]:
+        """Nodes of ``phase`` that the lane has to run, without what only the other lane reads."""
+        live: list[Node] = []
+        wanted: set[relax.Var] = set()
+        for node in reversed(self._phase_nodes(phase)):
+            if node.var in wanted or self._leaves(node, lane, phase):
+                live.append(node)
+                wanted |= {o for o in self._operands(node, lane) if isinstance(o, relax.Var)}
+        return live[::-1]
+
+    def _leaves(self, node: Node, lane: Lane, phase: int) -> bool:
+        """Whether the node's value is read after its phase on this lane, or summed."""
+        if node.var in self._flow.outputs:
+            return self._states.of[node.var].state == "partial" or lane == "cpu"
+        for reader, position in self._flow.readers.get(node.var, ()):
+            state = self._states.of[reader.var]
+            later = state.phase > phase and node.var in self._operands(reader, lane)
+            if later or position in state.summed:
+                return True
+        return False
+
+    def _emit(self, node: Node, lane: Lane, env: dict[relax.Var, relax.Expr]) -> relax.Expr:
+        state = self._states.of[node.var]
+        if state.mode == "once" and lane == "gpu":
+            (passed,) = self._operands(node, lane)
+            return env[passed]  # type: ignore[index]
+        cut = self._cuts[lane]
+        operands = [env[o] if isinstance(o, relax.Var) else o for o in node.operands]
+        if state.contracted:
+            dim, ranges = cut.contracted(node)
+            weight = self._states.classes.cuts(node).contract.weight_dim  # type: ignore[union-attr]
+            if self._states.state(node.operands[0]) != "cut":
+                operands[0] = self._slice(operands[0], ranges, dim)
+            operands[1] = _take(operands[1], ranges, weight)
+        elif state.state == "cut":
+            self._cut_operands(node, lane, operands)
+        return self._builder.emit(self._rewritten(node, lane, operands), name_hint=node.name)
+
+    def _cut_operands(self, node: Node, lane: Lane, operands: list[relax.Expr]) -> None:
+        """Cut the weights and slice the whole values that the node reads, in place."""
+        cuts = self._states.classes.cuts(node)
+        dim, ranges = self._cuts[lane].of(node.var)  # type: ignore[misc]
+        if cuts.produce and cuts.produce.dim == dim:
+            operands[1] = _take(operands[1], ranges, cuts.produce.weight_dim)
+            return
+        for link in cuts.links:
+            operand = node.operands[link.operand]
+            if link.out_dim != dim or self._states.state(operand) == "cut":
+                continue
+            part = shift(clip(ranges, link.out_start, link.out_start + link.size), link.in_start)
+            if is_constant(operand):
+                operands[link.operand] = _take(operands[link.operand], part, link.in_dim)
+            else:
+                operands[link.operand] = self._slice(operands[link.operand], part, link.in_dim)
+
+    def _slice(self, value: relax.Expr, ranges: Ranges, axis: int) -> relax.Expr:
+        parts = [
+            self._builder.emit(relax.op.strided_slice(value, [axis], [begin], [end]))
+            for begin, end in ranges
+        ]
+        return parts[0] if len(parts) == 1 else self._builder.emit(relax.op.concat(parts, axis))
+
+    def _rewritten(self, node: Node, lane: Lane, operands: list[relax.Expr]) -> relax.Expr:
+        """The node's operator with the attributes that depend on shapes set for this lane."""
+        cut = self._cuts[lane]
+        if self._states.of[node.var].state != "cut":
+            return with_operands(node.expr, operands)
+        shape = cut.shape(node)
+        if node.op == "nn.conv2d":
+            attrs = node.attrs
+            return relax.op.nn.conv2d(
+                *operands,
+                strides=attrs.strides,  # type: ignore[attr-defined]
+                padding=attrs.padding,  # type: ignore[attr-defined]
+                dilation=attrs.dilation,  # type: ignore[attr-defined]
+                groups=shape[1] if int(attrs.groups) > 1 else 1,  # type: ignore[attr-defined]
+            )
+        if node.op in ("reshape", "flatten", "squeeze", "expand_dims", "nn.batch_flatten"):
+            return relax.op.reshape(operands[0], shape)
+        if node.op == "split":
+            return self._split(node, lane, operands[0])
+        if node.op == "strided_slice":
+            return self._strided_slice(node, lane, operands[0])
+        return with_operands(node.expr, operands)
+
+    def _split(self, node: Node, lane: Lane, data: relax.Expr) -> relax.Expr:
+        axis = int(node.attrs.axis) % len(node.shape)  # type: ignore[attr-defined]
+        dim, ranges = self._cuts[lane].of(node.var)  # type: ignore[misc]
+        if axis != dim:
+            return with_operands(node.expr, [data])
+        sizes = [int(field.shape[axis]) for field in node.var.ty.fields]
+        starts = np.cumsum([0, *sizes])
+        pieces = [
+            extent(clip(ranges, int(a), int(a) + n)) for a, n in zip(starts, sizes, strict=False)
+        ]
+        return relax.op.split(data, [int(n) for n in np.cumsum(pieces)[:-1]], axis)
+
+    def _strided_slice(self, node: Node, lane: Lane, data: relax.Expr) -> relax.Expr:
+        """A slice along the cut dimension, in the lane's own positions."""
+        source = self._cuts[lane].of(self._states.classes.use(node, 0))
+        axes = [int(a) % len(node.shape) for a in node.expr.args[1].fields]
+        begins = [int(v) for v in node.expr.args[2].fields]
+        ends = [int(v) for v in node.expr.args[3].fields]
+        link = next(
+            k for k in self._states.classes.cuts(node).links if source and k.out_dim == source[0]
+        )
+        for i, axis in enumerate(axes):
+            if axis == link.in_dim and source:
+                begins[i] = extent(clip(source[1], 0, link.in_start))
+                ends[i] = begins[i] + self._cuts[lane].shape(node)[axis]
+        return relax.op.strided_slice(data, axes, begins, ends)
+
+
+def _take(constant: relax.Expr, ranges: Ranges, axis: int) -> relax.Expr:
+    array = constant.value.numpy()  # type: ignore[attr-defined]
+    return relax.const(take(array, ranges, axis), str(array.dtype))

@@ -1,0 +1,98 @@
+"""The split-rule interface and its registry: the API for people who write their own rules.
+
+A rule rewrites the private Relax function of a region. Afterwards that function calls
+
+- *lane functions*: private functions with the attribute ``syncnas.lane`` (``"cpu"`` or ``"gpu"``)
+  and ``syncnas.phase`` (an int: calls of the same phase run at the same time), and
+- *joins*: private functions with the attribute ``syncnas.join`` (``"sum"`` or ``"concat"``), which
+  combine what the lanes hold. A join belongs to no lane: it runs on each lane that reads its value.
+
+Nothing moves data explicitly: a later pass inserts the transfers that these calls imply.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+import tvm
+
+from syncnas_tvm.errors import PlanError, RuleError
+from syncnas_tvm.graph.region_graph import Region, RegionGraph
+from syncnas_tvm.plan import Decision
+from syncnas_tvm.work import Work
+
+
+class SplitRule(ABC):
+    """One way to run a region on the lanes. Subclass it and decorate with :func:`register_rule`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def applies(self, graph: RegionGraph, region: Region) -> bool:
+        """Whether the rule can act on ``region`` (or on a run of regions that starts there)."""
+
+    @abstractmethod
+    def variants(self, graph: RegionGraph, region: Region) -> list[Decision]:
+        """The decisions worth trying; each covers ``region`` or a run that starts with it."""
+
+    @abstractmethod
+    def rewrite(
+        self, mod: tvm.IRModule, graph: RegionGraph, region: Region, decision: Decision
+    ) -> tvm.IRModule:
+        """Relax in, Relax out: replace the body of the region's function, exactly."""
+
+    def work(self, graph: RegionGraph, region: Region, decision: Decision) -> Work:
+        """What each lane does under ``decision``, for the timeline.
+
+        The default reads it off the rewritten region, so that the prediction is of what runs.
+        """
+        from syncnas_tvm.graph.region_work import work_of
+
+        return work_of(self.rewrite(graph.mod, graph, region, decision), region.name)
+
+
+_RULES: dict[str, SplitRule] = {}
+
+
+def register_rule(cls: type[SplitRule]) -> type[SplitRule]:
+    """Class decorator: make a rule known to the search, the rewriter and plans by its ``name``."""
+    if not getattr(cls, "name", ""):
+        raise RuleError(f"split rule {cls.__name__} has no 'name'; give the class one")
+    _RULES[cls.name] = cls()
+    return cls
+
+
+def rules() -> tuple[SplitRule, ...]:
+    """All registered rules: the built-in ones first, then those of installed packages."""
+    _load()
+    return tuple(_RULES.values())
+
+
+def rule(name: str) -> SplitRule:
+    """The rule of that name; raises PlanError where no such rule is registered."""
+    _load()
+    try:
+        return _RULES[name]
+    except KeyError:
+        known = ", ".join(sorted(_RULES))
+        raise PlanError(f"no split rule '{name}'; the registered ones are {known}") from None
+
+
+def _load() -> None:
+    from syncnas_tvm.passes import channel_split, place  # noqa: F401  (registers itself)
+
+    for entry in entry_points(group="syncnas_tvm.rules"):
+        if entry.name not in _LOADED:
+            _LOADED.add(entry.name)
+            try:
+                entry.load()
+            except Exception as error:
+                raise RuleError(
+                    f"the split rule '{entry.name}' ({entry.value}) does not load: {error}; "
+                    "fix or uninstall its package"
+                ) from error
+
+
+_LOADED: set[str] = set()

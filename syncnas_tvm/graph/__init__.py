@@ -1,0 +1,1 @@
+"""Analyses of a Relax module: which values can be cut, and which regions the model has."""

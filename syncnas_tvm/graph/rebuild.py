@@ -1,0 +1,73 @@
+"""Writing Relax functions from the nodes of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import tvm
+from tvm import relax
+from tvm.ir.expr import GenericConst as Constant
+
+from syncnas_tvm.graph.dataflow import Node, dtype_of, shape_of
+from syncnas_tvm.work import Shape
+
+
+def tensor_type(shape: Shape, dtype: str) -> relax.TensorType:
+    """A Relax tensor type with a static shape."""
+    return relax.TensorType(shape, dtype)
+
+
+def fresh_params(values: Sequence[relax.Expr]) -> list[relax.Var]:
+    """New function parameters of the same names, shapes and types as ``values``."""
+    return [
+        relax.Var(getattr(value, "name", f"arg{i}"), tensor_type(shape_of(value), dtype_of(value)))
+        for i, value in enumerate(values)
+    ]
+
+
+def with_operands(expr: relax.Expr, operands: Sequence[relax.Expr]) -> relax.Expr:
+    """``expr`` with its tensor operands, in order, replaced by ``operands``."""
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(operands[0], expr.index)
+    queue = list(operands)
+    args = []
+    for arg in expr.args:
+        if isinstance(arg, relax.Tuple):
+            fields = [queue.pop(0) if _is_tensor(f) else f for f in arg.fields]
+            args.append(relax.Tuple(fields))
+        else:
+            args.append(queue.pop(0) if _is_tensor(arg) else arg)
+    return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+
+
+def _is_tensor(expr: relax.Expr) -> bool:
+    return isinstance(expr, relax.Var | Constant)
+
+
+def emit_function(
+    builder: relax.BlockBuilder,
+    name: str,
+    params: Sequence[relax.Var],
+    body: Callable[[], Sequence[relax.Expr]],
+    attrs: Mapping[str, object],
+    private: bool = True,
+) -> tvm.ir.GlobalVar:
+    """Add a function of one dataflow block to ``builder``.
+
+    ``body`` emits the bindings and returns the results: one tensor, or a tuple of several.
+    """
+    with builder.function(name, list(params), attrs=dict(attrs), private=private):
+        with builder.dataflow():
+            results = list(body())
+            result = results[0] if len(results) == 1 else relax.Tuple(results)
+            output = builder.emit_output(result)
+        return builder.emit_func_output(output)
+
+
+def copy_nodes(
+    builder: relax.BlockBuilder, nodes: Sequence[Node], env: dict[relax.Var, relax.Expr]
+) -> None:
+    """Emit copies of ``nodes``; ``env`` maps old values to new ones and grows by theirs."""
+    for node in nodes:
+        operands = [env[o] if isinstance(o, relax.Var) else o for o in node.operands]
+        env[node.var] = builder.emit(with_operands(node.expr, operands), name_hint=node.name)
