@@ -5,7 +5,7 @@
 // Copies, and what each of them waits for:
 // - host to device: nothing. The data is copied aside (staging.h) and a non-blocking write joins the
 //   in-order queue behind the kernels that are already there, so it also cannot overwrite what they
-//   still read. Only writes above StagingPool::kLargestBlock block.
+//   still read. A large write into an idle stream skips the copy and blocks for its own duration.
 // - device to host: for what was enqueued in the same stream before, which is what the data depends
 //   on; kernels that another thread enqueues behind the read are not waited for.
 // - device to device: nothing on one device; across devices it goes through the host.
@@ -18,7 +18,9 @@
 #include <tvm/runtime/device_api.h>
 
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device.h"
@@ -48,52 +50,44 @@ void CheckCopy(cl_int code, const char* call, const DeviceState& device, size_t 
   ThrowCallError(code, {call, device.name(), "", "a copy of " + std::to_string(bytes) + " bytes"});
 }
 
-void WaitAndRelease(cl_event event, const char* call, const DeviceState& device, size_t bytes) {
-  const cl_int code = CL().clWaitForEvents(1, &event);
-  CL().clReleaseEvent(event);
-  CheckCopy(code, call, device, bytes);
+// Copying aside costs the host a second pass over the data. That is worth it unless there is nothing
+// to wait for and the data is large, or it is so large that it can only be weights, which are
+// uploaded before anything runs.
+bool ShouldStage(size_t bytes, Stream& stream) {
+  constexpr size_t kCheapToCopy = size_t{256} << 10;
+  if (bytes > StagingPool::kLargestBlock) return false;
+  return bytes <= kCheapToCopy || !stream.KnownIdle();
 }
 
 void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
   DeviceState& device = to->device;
   to->MarkUsed(stream.id());
-  const bool stage = bytes <= StagingPool::kLargestBlock;
-  std::unique_ptr<StagingPool::Block> block;
-  const void* source = from;
-  if (stage) {
-    block = device.staging().Take(bytes);
-    std::memcpy(block->data.get(), from, bytes);
-    source = block->data.get();
+  const auto write_from = [&](const void* source) {
+    return [=](cl_command_queue queue, cl_event* event) {
+      return CL().clEnqueueWriteBuffer(queue, to->memory, kClFalse, offset, bytes, source, 0,
+                                       nullptr, event);
+    };
+  };
+  if (!ShouldStage(bytes, stream)) {
+    const cl_int code = stream.SubmitAndWait(kWrite, bytes, write_from(from));
+    return CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
   }
-  cl_event done = nullptr;
-  const cl_int code = stream.Submit(
-      kWrite, bytes,
-      [&](cl_command_queue queue, cl_event* event) {
-        return CL().clEnqueueWriteBuffer(queue, to->memory, kClFalse, offset, bytes, source, 0,
-                                         nullptr, event);
-      },
-      &done);
+  std::unique_ptr<StagingPool::Block> block = device.staging().Take(bytes);
+  std::memcpy(block->data.get(), from, bytes);
+  Pending write;
+  const cl_int code = stream.Submit(kWrite, bytes, write_from(block->data.get()), &write);
   CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
-  if (stage) {
-    device.staging().ReturnAfter(std::move(block), done);
-  } else {
-    WaitAndRelease(done, "clEnqueueWriteBuffer", device, bytes);
-  }
+  device.staging().ReturnAfter(std::move(block), write.event);
 }
 
 void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
   from->MarkUsed(stream.id());
-  cl_event done = nullptr;
-  // Not a blocking read: that would hold the stream's lock for the whole wait.
-  const cl_int code = stream.Submit(
-      kRead, bytes,
-      [&](cl_command_queue queue, cl_event* event) {
+  const cl_int code =
+      stream.SubmitAndWait(kRead, bytes, [&](cl_command_queue queue, cl_event* event) {
         return CL().clEnqueueReadBuffer(queue, from->memory, kClFalse, offset, bytes, to, 0, nullptr,
                                         event);
-      },
-      &done);
+      });
   CheckCopy(code, "clEnqueueReadBuffer", from->device, bytes);
-  WaitAndRelease(done, "clEnqueueReadBuffer", from->device, bytes);
 }
 
 void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t bytes,

@@ -21,8 +21,7 @@ class Device;
 
 class StagingPool {
  public:
-  // Writes above this size go straight from the caller's memory and block: the copy aside would
-  // cost more than it saves, and such tensors are weights, uploaded before anything runs.
+  // Nothing larger is copied aside.
   static constexpr size_t kLargestBlock = size_t{16} << 20;
 
   struct Block {

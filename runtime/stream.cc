@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stream.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -52,13 +53,31 @@ void Stream::Finish() {
   std::unique_lock<std::mutex> lock(mutex_);
   cl_command_queue queue = queue_;
   const std::string last = LastCommand();
+  const uint64_t submitted = submitted_;
   Check(CL().clRetainCommandQueue(queue), "clRetainCommandQueue", device_.name());
   lock.unlock();
   const cl_int code = CL().clFinish(queue);
   CL().clReleaseCommandQueue(queue);
   if (code != kClSuccess) {
-    ThrowCallError(code, {"clFinish", device_.name(), last, "the last command enqueued failed"});
+    ThrowCallError(code, {"clFinish", device_.name(), last, "a command failed; this is the last one"});
   }
+  lock.lock();
+  ended_ = std::max(ended_, submitted);
+}
+
+cl_int Stream::WaitFor(const Pending& pending) {
+  const cl_int code = CL().clWaitForEvents(1, &pending.event);
+  CL().clReleaseEvent(pending.event);
+  if (code == kClSuccess) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ended_ = std::max(ended_, pending.number);
+  }
+  return code;
+}
+
+bool Stream::KnownIdle() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return ended_ == submitted_;
 }
 
 void Stream::WaitFor(Stream& other) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "opencl_loader.h"
@@ -22,6 +23,12 @@ struct Record {
   const std::string* name;
   size_t bytes;
   cl_event event;  // owned
+};
+
+// A command that somebody wants to wait for.
+struct Pending {
+  cl_event event = nullptr;  // owned
+  uint64_t number = 0;       // its place in the stream
 };
 
 // The same string for the same text, valid for the life of the process. Records and error messages
@@ -41,21 +48,35 @@ class Stream {
 
   // Calls enqueue(queue, cl_event* or nullptr) -> cl_int under the stream's lock and hands the
   // command to the device at once. Returns enqueue's code: the caller knows what to say about a
-  // failure. With `done`, the command's event is handed out and owned by the caller.
+  // failure. With `pending`, the command's event is handed out and owned by the caller.
   template <typename Enqueue>
   cl_int Submit(const std::string* name, size_t bytes, Enqueue&& enqueue,
-                cl_event* done = nullptr) {
+                Pending* pending = nullptr) {
     std::lock_guard<std::mutex> lock(mutex_);
     cl_event event = nullptr;
-    const cl_int code = enqueue(queue_, recording_ || done != nullptr ? &event : nullptr);
+    const cl_int code = enqueue(queue_, recording_ || pending != nullptr ? &event : nullptr);
     if (code != kClSuccess) return code;
     last_command_ = name;
-    if (recording_) records_.push_back(Keep(name, bytes, event, done != nullptr));
-    if (done != nullptr) *done = event;
+    ++submitted_;
+    if (recording_) records_.push_back(Keep(name, bytes, event, pending != nullptr));
+    if (pending != nullptr) *pending = {event, submitted_};
     // Without a flush a driver may sit on the command until somebody waits for it, and the lanes
     // would not overlap.
     return CL().clFlush(queue_);
   }
+
+  // Submits and blocks until the command, and with it everything before it, has ended. The wait
+  // happens outside the lock: other threads go on enqueuing.
+  template <typename Enqueue>
+  cl_int SubmitAndWait(const std::string* name, size_t bytes, Enqueue&& enqueue) {
+    Pending pending;
+    const cl_int code = Submit(name, bytes, std::forward<Enqueue>(enqueue), &pending);
+    return code == kClSuccess ? WaitFor(pending) : code;
+  }
+
+  // Whether nothing is queued or running, as far as is known without asking the driver: true only
+  // if the last thing that happened here was a wait.
+  bool KnownIdle();
 
   // Blocks until everything that was enqueued so far has ended.
   void Finish();
@@ -70,6 +91,7 @@ class Stream {
 
  private:
   static Record Keep(const std::string* name, size_t bytes, cl_event event, bool shared);
+  cl_int WaitFor(const Pending& pending);
   void ReplaceQueue(cl_bitfield properties);
   // What to blame when a wait fails: errors of asynchronous commands surface there.
   std::string LastCommand() const;
@@ -81,6 +103,8 @@ class Stream {
   bool recording_ = false;
   std::vector<Record> records_;
   const std::string* last_command_ = nullptr;
+  uint64_t submitted_ = 0;  // commands so far
+  uint64_t ended_ = 0;      // how many of them are known to have ended
 };
 
 }  // namespace syncnas::opencl

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -26,10 +27,8 @@ def setup_record() -> Path:
 def plugin_path() -> Path:
     """Where the plugin is: in the package, or beside an editable install's files."""
     folders = [Path(folder) for folder in syncnas_tvm.__path__]
-    try:
+    with suppress(PackageNotFoundError):
         folders.append(Path(str(distribution("syncnas-tvm").locate_file("syncnas_tvm"))))
-    except PackageNotFoundError:
-        pass
     for folder in folders:
         if (folder / _PLUGIN).is_file():
             return folder / _PLUGIN
