@@ -1,6 +1,19 @@
 """Cost models: how long kernels take, behind one abstract class."""
 
 from syncnas_tvm.cost_models.base import CostModel, kind_of
+from syncnas_tvm.cost_models.kernel_json import kernel_from_json, kernel_to_json
+from syncnas_tvm.cost_models.measured import MeasuredTable, Measurement
 from syncnas_tvm.cost_models.roofline import Roofline
+from syncnas_tvm.cost_models.table_file import TableFile, machine_key
 
-__all__ = ["CostModel", "Roofline", "kind_of"]
+__all__ = [
+    "CostModel",
+    "MeasuredTable",
+    "Measurement",
+    "Roofline",
+    "TableFile",
+    "kernel_from_json",
+    "kernel_to_json",
+    "kind_of",
+    "machine_key",
+]

@@ -124,7 +124,7 @@ class _Recorder:
             """When ``work_us`` of undisturbed work, counted from ``start``, is really done."""
             return start + (
                 work_us * factor if work_us * factor <= both else both + work_us - both / factor
-            )  # noqa: E501
+            )
 
         work_us = 0.0
         for kernel, kind in steps:

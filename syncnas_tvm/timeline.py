@@ -121,7 +121,7 @@ class Timeline:
     def _busy(self, lane: SpanLane) -> list[Interval]:
         return _union(
             (s.start_us, s.end_us) for s in self.spans if s.lane == lane and s.kind != "wait"
-        )  # noqa: E501
+        )
 
 
 def _span(item: Mapping[str, Any]) -> Span:

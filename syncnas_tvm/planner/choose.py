@@ -119,7 +119,7 @@ def _choice(
     reason: str,
     found: SearchResult | None,
 ) -> Choice:
-    latency_us: dict[str, float] = {**_alone(simulator, space)}
+    latency_us: dict[str, float] = {str(k): us for k, us in _alone(simulator, space).items()}
     if fixed.lane_of(candidates) is None:
         latency_us["both"] = simulator.score(candidates)
     elif found is not None and found.split_us is not None:
