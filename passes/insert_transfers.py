@@ -1,0 +1,150 @@
+"""``InsertTransfers``: gives every value a lane, and moves it where the other lane reads it."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from syncnas_tvm.graph.calls import JOIN_ATTR, CallSite, calls_of
+from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
+from syncnas_tvm.graph.dataflow import dtype_of, shape_of
+from syncnas_tvm.passes.lanes import lane_attrs
+from syncnas_tvm.work import LANES, Lane, other
+
+# DLPack's device types, as the runtime's copy takes them.
+DEVICE_TYPE = {"cpu": 1, "gpu": 4}
+TRANSFER = "vm.builtin.to_device"
+
+
+@tvm.transform.module_pass(opt_level=0, name="InsertTransfers")
+class InsertTransfers:
+    """Make data movement explicit, by demand: only a lane that reads a value gets it.
+
+    A join becomes a lane function on each lane that reads its value; an exchange of partial sums is
+    then one transfer in each direction. Calls of one phase are emitted together: first everything
+    that moves, then the GPU lane's calls, which only enqueue, then the CPU lane's, so that the lanes
+    overlap. The model's inputs and outputs are on the CPU.
+
+    Before::
+
+        def main(x): return r0_join0(r0_p0_cpu(x), r0_p0_gpu(x))
+
+    After::
+
+        def main(x):
+            x_gpu = to_device(x, gpu)
+            b = r0_p0_gpu(x_gpu)
+            a = r0_p0_cpu(x)
+            return r0_join0_cpu(a, to_device(b, cpu))
+    """
+
+    def transform_module(
+        self, mod: tvm.IRModule, _context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        """Rewrite ``main``; joins are replaced by their copies on the lanes."""
+        return _Mover(mod).run()
+
+
+class _Mover:
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self._mod = mod
+        self._builder = relax.BlockBuilder()
+        # Where each value of the old main is, as values of the new main.
+        self._at: dict[relax.Var, dict[Lane, relax.Expr]] = {}
+        self._joins: dict[relax.Var, CallSite] = {}
+        self._functions: dict[tvm.ir.GlobalVar, relax.Function] = {}
+        self._copies: dict[tuple[str, Lane], tvm.ir.GlobalVar] = {}
+
+    def run(self) -> tvm.IRModule:
+        main = calls_of(self._mod, self._mod["main"])
+        params = fresh_params(main.params)
+        for old, new in zip(main.params, params, strict=True):
+            self._at[old] = {"cpu": new}
+
+        def body() -> list[relax.Expr]:
+            for group in _together(main.calls):
+                self._emit_group(group)
+            return [self._get(output, "cpu") for output in main.outputs]
+
+        attrs = {"num_input": len(params)}
+        emit_function(self._builder, "main", params, body, attrs, private=False)
+        result = self._builder.get()
+        for callee, function in self._functions.items():
+            result[callee] = function
+        return result
+
+    def _emit_group(self, group: list[CallSite]) -> None:
+        if group[0].join:
+            for call in group:
+                (result,) = call.results
+                self._joins[result] = call  # type: ignore[index]
+                self._at[result] = {}  # type: ignore[index]
+            return
+        # Reading from the GPU waits for its queue, so that comes before new work is enqueued there;
+        # joins of the CPU lane come after, while the GPU lane already runs.
+        for call in group:
+            if call.lane == "cpu":
+                for arg in call.args:
+                    self._fetch(arg)
+        for lane in reversed(LANES):
+            for call in group:
+                if call.lane == lane:
+                    self._call(call, lane)
+
+    def _fetch(self, value: relax.Var) -> None:
+        """Move to the CPU what ``value`` is made of, without running joins."""
+        if value in self._joins and not self._at[value]:
+            for arg in self._joins[value].args:
+                self._fetch(arg)
+        else:
+            self._get(value, "cpu")
+
+    def _call(self, call: CallSite, lane: Lane) -> None:
+        self._functions[call.callee] = call.function
+        args = [self._get(arg, lane) for arg in call.args]
+        value = self._builder.emit(relax.Call(call.callee, args), name_hint=call.callee.name_hint)
+        many = len(call.results) > 1
+        for i, result in enumerate(call.results):
+            if result is not None:
+                item = self._builder.emit(relax.TupleGetItem(value, i)) if many else value
+                self._at[result] = {lane: item}
+
+    def _get(self, value: relax.Var, lane: Lane) -> relax.Expr:
+        """``value`` on ``lane``: where it is already, by running its join there, or moved."""
+        at = self._at[value]
+        if lane not in at:
+            if value in self._joins:
+                at[lane] = self._run_join(self._joins[value], lane)
+            else:
+                at[lane] = self._move(at[other(lane)], lane)
+        return at[lane]
+
+    def _move(self, value: relax.Expr, lane: Lane) -> relax.Expr:
+        type_ = tensor_type(shape_of(value), dtype_of(value))
+        copy = relax.op.call_pure_packed(TRANSFER, value, DEVICE_TYPE[lane], 0, ty_args=[type_])
+        return self._builder.emit(copy, name_hint=f"{value.name}_on_{lane}")
+
+    def _run_join(self, call: CallSite, lane: Lane) -> relax.Expr:
+        args = [self._get(arg, lane) for arg in call.args]
+        key = (call.callee.name_hint, lane)
+        if key not in self._copies:
+            name = f"{call.callee.name_hint}_{lane}"
+            attrs = lane_attrs(call.region, lane, call.phase)
+            # Two functions may not define the same variables.
+            fresh = relax.utils.copy_with_new_vars(call.function)
+            function = fresh.without_attr(JOIN_ATTR).with_attrs(attrs)
+            self._copies[key] = self._builder.add_func(function, name)
+        return self._builder.emit(relax.Call(self._copies[key], args))
+
+
+def _together(calls: tuple[CallSite, ...]) -> list[list[CallSite]]:
+    """Consecutive calls of one region and phase, joins apart from lane functions."""
+    groups: list[list[CallSite]] = []
+    for call in calls:
+        key = (call.region, call.phase, call.join is not None)
+        last = groups[-1][0] if groups else None
+        if last and (last.region, last.phase, last.join is not None) == key:
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+    return groups

@@ -1,0 +1,138 @@
+"""``LiftGpuWeights``: constants of the GPU lane become parameters, uploaded once."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+from tvm.ir.expr import GenericConst
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from syncnas_tvm.graph.calls import LANE_ATTR
+from syncnas_tvm.graph.dataflow import dtype_of, shape_of
+from syncnas_tvm.graph.rebuild import emit_function, tensor_type
+from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
+
+WEIGHTS_FUNCTION = "gpu_weights"
+
+
+@tvm.transform.module_pass(opt_level=0, name="LiftGpuWeights")
+class LiftGpuWeights:
+    """Move the GPU lane's constants into parameters of ``main`` that follow the model's inputs.
+
+    The VM keeps constants on the CPU, where a GPU kernel cannot read them. The new function
+    ``gpu_weights`` uploads them all and returns them as a tuple; the runtime calls it once.
+
+    Before::
+
+        def r0_gpu(x): return call_tir(gpu_conv, (x, const))
+        def main(x): return r0_gpu(to_device(x, gpu))
+
+    After::
+
+        def r0_gpu(x, w): return call_tir(gpu_conv, (x, w))
+        def gpu_weights(): return (to_device(const, gpu),)
+        def main(x, w0): return r0_gpu(to_device(x, gpu), w0)
+    """
+
+    def transform_module(
+        self, mod: tvm.IRModule, _context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        """Rewrite the GPU lane's functions, their calls in ``main``, and add ``gpu_weights``."""
+        lifted: dict[tvm.ir.GlobalVar, list[GenericConst]] = {}
+        result = tvm.IRModule(attrs=mod.attrs)
+        new_gv: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
+        for gv, function in mod.functions_items():
+            if isinstance(function, relax.Function) and gv.name_hint != "main":
+                if (function.attrs or {}).get(LANE_ATTR) == "gpu":
+                    lifter = _ConstantLifter()
+                    function = lifter.lift(function)
+                    lifted[gv] = list(lifter.constants)
+                    fresh = tvm.ir.GlobalVar(gv.name_hint)
+                    relax.expr._update_type(fresh, function.ty)
+                    new_gv[gv] = fresh
+            if gv.name_hint != "main":
+                result[new_gv.get(gv, gv)] = function
+        main, constants = _MainRewriter(new_gv, lifted).rewrite(mod["main"])
+        result[mod.get_global_var("main")] = main
+        gv, function = _uploader(constants)
+        result[gv] = function
+        return result
+
+
+@mutator
+class _ConstantLifter(PyExprMutator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.constants: dict[GenericConst, relax.Var] = {}
+
+    def lift(self, function: relax.Function) -> relax.Function:
+        body = self.visit_expr(function.body)
+        params = [*function.params, *self.constants.values()]
+        return relax.Function(params, body, function.ret_ty, function.is_pure, function.attrs)
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        def lifted(expr: relax.Expr) -> relax.Expr:
+            if isinstance(expr, relax.Tuple):
+                return relax.Tuple([lifted(field) for field in expr.fields])
+            if not isinstance(expr, GenericConst):
+                return self.visit_expr(expr)
+            if expr not in self.constants:
+                type_ = tensor_type(shape_of(expr), dtype_of(expr))
+                self.constants[expr] = relax.Var(f"w{len(self.constants)}", type_)
+            return self.constants[expr]
+
+        args = [lifted(arg) for arg in call.args]
+        return relax.Call(call.op, args, call.attrs, call.ty_args)
+
+
+@mutator
+class _MainRewriter(PyExprMutator):
+    """Passes the weights on at each call of a GPU function."""
+
+    def __init__(
+        self,
+        new_gv: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar],
+        lifted: dict[tvm.ir.GlobalVar, list[GenericConst]],
+    ) -> None:
+        super().__init__()
+        self._new_gv = new_gv
+        self._lifted = lifted
+        self._weights: list[relax.Var] = []
+        self._constants: list[GenericConst] = []
+
+    def rewrite(self, main: relax.Function) -> tuple[relax.Function, list[GenericConst]]:
+        body = self.visit_expr(main.body)
+        params = [*main.params, *self._weights]
+        function = relax.Function(params, body, main.ret_ty, main.is_pure, main.attrs)
+        return function, self._constants
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if not isinstance(call.op, tvm.ir.GlobalVar) or call.op not in self._new_gv:
+            return call
+        extra = []
+        for constant in self._lifted[call.op]:
+            type_ = tensor_type(shape_of(constant), dtype_of(constant))
+            extra.append(relax.Var(f"weight{len(self._weights)}", type_))
+            self._weights.append(extra[-1])
+            self._constants.append(constant)
+        return relax.Call(self._new_gv[call.op], [*call.args, *extra])
+
+
+def _uploader(constants: list[GenericConst]) -> tuple[tvm.ir.GlobalVar, relax.Function]:
+    builder = relax.BlockBuilder()
+
+    def body() -> list[relax.Expr]:
+        uploaded = [
+            builder.emit(
+                relax.op.call_pure_packed(
+                    TRANSFER, c, DEVICE_TYPE["gpu"], 0, ty_args=[tensor_type(shape_of(c), dtype_of(c))]
+                )
+            )
+            for c in constants
+        ]
+        return [relax.Tuple(uploaded)]
+
+    emit_function(builder, WEIGHTS_FUNCTION, [], body, {}, private=False)
+    ((gv, function),) = builder.get().functions_items()
+    return gv, function
