@@ -10,12 +10,15 @@ from functools import cached_property
 import numpy as np
 
 from syncnas_tvm.cost_models.base import CostModel, Microseconds, kind_of
-from syncnas_tvm.cost_models.siblings import Family, Ladder, channels, family, size
+from syncnas_tvm.cost_models.siblings import Family, Ladder, Point, channels, family, size
 from syncnas_tvm.work import Kernel
 
 BETWEEN_STD, OUTSIDE_STD, FALLBACK_STD = 0.08, 0.2, 0.4
 """Relative uncertainty of a latency between measured cuts, beyond them, and of a kernel that has
 no measured cut at all."""
+
+Line = tuple[Family, int, int]
+"""A family, with the channels in or the channels out that its kernels share, or -1."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class MeasuredTable(CostModel):
         if not (0.0 < latency_us < float("inf") and 0.0 <= noise_us < float("inf")):
             raise ValueError(f"not a latency: {latency_us} us, noise {noise_us} us")
         self._entries[kernel] = Measurement(latency_us, noise_us)
-        for derived in ("_families", "_corrections"):
+        for derived in ("_ladders", "_corrections"):
             self.__dict__.pop(derived, None)
 
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
@@ -77,11 +80,13 @@ class MeasuredTable(CostModel):
         return latency_us, std_us
 
     @cached_property
-    def _families(self) -> dict[Family, list[Kernel]]:
-        families: dict[Family, list[Kernel]] = defaultdict(list)
-        for kernel in self._entries:
-            families[family(kernel)].append(kernel)
-        return families
+    def _ladders(self) -> dict[Line, Ladder]:
+        """Measured kernels by what they have in common with a kernel that lies between them."""
+        points: dict[Line, list[Point]] = defaultdict(list)
+        for kernel, measured in self._entries.items():
+            for line in _lines(kernel):
+                points[line].append((size(kernel), measured.latency_us))
+        return {line: Ladder.of(found) for line, found in points.items()}
 
     @cached_property
     def _corrections(self) -> dict[tuple[str, ...], float]:
@@ -102,20 +107,16 @@ class MeasuredTable(CostModel):
 
     def _between(self, kernel: Kernel) -> Measurement | None:
         """A latency from measured cuts of the same kernel, or from its nearest relatives."""
-        relatives = self._families.get(family(kernel), [])
-        if not relatives:
+        known, x = self._ladders, size(kernel)
+        ladders = [known[line] for line in _lines(kernel) if line in known]
+        if not ladders:
             return None
-        into, out = channels(kernel)
-        lines = [
-            [k for k in relatives if channels(k)[0] == into],
-            [k for k in relatives if channels(k)[1] == out],
-            relatives,
-        ]
-        ladders = [self._ladder(line) for line in lines if line]
-        x = size(kernel)
         ladder = min(ladders, key=lambda found: found.distance(x))
         us = ladder.at(x)
         return Measurement(us, us * (BETWEEN_STD if ladder.spans(x) else OUTSIDE_STD))
 
-    def _ladder(self, kernels: Sequence[Kernel]) -> Ladder:
-        return Ladder.of([(size(k), self._entries[k].latency_us) for k in kernels])
+
+def _lines(kernel: Kernel) -> tuple[Line, Line, Line]:
+    """Cuts of the output, cuts of the input, and any kernel of the same family."""
+    kin, (into, out) = family(kernel), channels(kernel)
+    return (kin, into, -1), (kin, -1, out), (kin, -1, -1)

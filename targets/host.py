@@ -71,9 +71,11 @@ def complete(data: dict[str, Any]) -> dict[str, Any]:
     data.setdefault("vector_lanes", lanes)
     data.setdefault("channel_step", lanes)
     data.setdefault("cpus", list(threads.cpus))
-    data.setdefault("cpu", {}).setdefault("num-cores", threads.cpu_threads)
+    if isinstance(data.get("cpu"), dict):
+        data["cpu"].setdefault("num-cores", threads.cpu_threads)
     for lane, count in (("cpu", threads.cpu_threads), ("gpu", threads.gpu_threads)):
-        peak = data.get("peak", {}).get(lane, {})
-        if isinstance(peak.get("gflops"), int | float):
+        peak = data.get("peak")
+        peak = peak.get(lane) if isinstance(peak, dict) else None
+        if isinstance(peak, dict) and isinstance(peak.get("gflops"), int | float):
             peak["gflops"] = peak["gflops"] * count * lanes / 16
     return data

@@ -28,7 +28,8 @@ def load_target(name_or_path: str | Path) -> Target:
     """
     path = _find(str(name_or_path), asked_by=None)
     data = _read(path, seen=())
-    if data.get("link", {}).get("mode") == "host":
+    link = data.get("link")
+    if isinstance(link, dict) and link.get("mode") == "host":
         data = host.complete(data)
     return _target(_Table(data, str(path), ""), path.stem)
 

@@ -1,0 +1,322 @@
+"""The decision space and the strategies that search it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaces import costs, kernel_us, phase, place, random_space, run_of, split
+
+from syncnas_tvm.cost_models import CostModel
+from syncnas_tvm.errors import InputError, PlanError
+from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.planner import (
+    STRATEGIES,
+    Budget,
+    Candidate,
+    Choice,
+    SearchResult,
+    Space,
+    choose,
+    choose_fixed,
+    kernels_of,
+    plan_of,
+    single_lane,
+    split_all,
+    strategy,
+)
+from syncnas_tvm.planner.fixed import lane_of
+from syncnas_tvm.planner.greedy import runs, splice
+from syncnas_tvm.simulator import Simulator
+from syncnas_tvm.work import Kernel, Work
+
+COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
+every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
+any_space = st.builds(
+    random_space, st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 3), st.booleans()
+)
+
+
+def simulator() -> Simulator:
+    return Simulator(COSTS, kernel_us)
+
+
+def run(name: str, space: Space, evaluations: int = 500, seed: int = 0) -> SearchResult:
+    return strategy(name, seed).run(space, simulator().score, Budget(evaluations))
+
+
+class TestSpace:
+    def test_count_is_the_number_of_plans(self) -> None:
+        space = random_space(1, regions=4, shares=1, runs=True)
+        plans = list(space.plans())
+        assert len(plans) == len(set(plans)) == space.count()
+        for plan in plans:
+            plan_of(plan).covers(space.regions)
+
+    def test_match_finds_the_candidates_of_a_plan(self) -> None:
+        space = random_space(2, regions=4, runs=True)
+        plan = next(p for p in space.plans() if any(c.span == 3 for c in p))
+        assert space.match(plan_of(plan)) == plan
+
+    def test_match_names_what_is_not_possible(self) -> None:
+        space = random_space(3, regions=1)
+        plan = Plan((Decision.of("r0", "ChannelSplit", gpu_share=0.123),))
+        with pytest.raises(PlanError, match=r"ChannelSplit.*0\.123.*'r0'"):
+            space.match(plan)
+
+    @pytest.mark.parametrize(
+        ("lists", "found"),
+        [
+            ([[place("r0", "cpu", 1)]], "2 regions but candidates for 1"),
+            ([[place("r0", "cpu", 1)], []], "'r1' has no candidate"),
+            ([[run_of(["r0", "r1"], 1, 1)], [place("r1", "cpu", 1)]], "'r0' has no candidate"),
+            ([[place("r0", "cpu", 1)], [place("r0", "cpu", 1)]], "'r1' spans 1 but decides r0"),
+            (
+                [[place("r0", "cpu", 1)], [place("r1", "cpu", 1), run_of(["r1", "r2"], 1, 1)]],
+                "'r1' spans 2",
+            ),
+        ],
+    )
+    def test_a_space_that_does_not_fit_is_refused(
+        self, lists: list[list[Candidate]], found: str
+    ) -> None:
+        with pytest.raises(PlanError, match=found):
+            Space(("r0", "r1"), tuple(tuple(here) for here in lists))
+
+    @given(any_space, st.randoms(use_true_random=False))
+    @settings(deadline=None)
+    def test_a_spliced_plan_covers_the_regions_and_has_the_run(
+        self, space: Space, rng: Any
+    ) -> None:
+        plan: list[Candidate] = []
+        start = 0
+        while start < len(space):
+            plan.append(rng.choice(space.candidates[start]))
+            start += plan[-1].span
+        move = rng.choice(list(runs(space)))
+        spliced = splice(space, plan, move)
+        plan_of(spliced).covers(space.regions)
+        assert set(move[1]) <= set(spliced)
+
+
+class TestFixed:
+    def test_single_lane_places_every_region(self) -> None:
+        space = random_space(4)
+        for lane in ("cpu", "gpu"):
+            plan = single_lane(space, lane)  # type: ignore[arg-type]
+            assert {c.decision.param("lane") for c in plan} == {lane}
+            assert lane_of(plan) == lane
+
+    def test_a_region_that_cannot_run_on_the_lane_is_named(self) -> None:
+        anywhere = (place("r0", "cpu", 5), place("r0", "gpu", 5))
+        space = Space(("r0", "r1"), (anywhere, (place("r1", "cpu", 5),)))
+        with pytest.raises(PlanError, match=r"'r1' cannot run on the gpu lane"):
+            single_lane(space, "gpu")
+
+    def test_split_all_takes_the_best_split_even_where_a_lane_alone_is_faster(self) -> None:
+        here = (place("r0", "cpu", 10), split("r0", 0.25, 900, 800), split("r0", 0.5, 600, 500))
+        there = (place("r1", "cpu", 10), place("r1", "gpu", 9000))
+        plan = split_all(Space(("r0", "r1"), (here, there)), simulator().score)
+        assert plan == (here[2], there[0])
+
+
+class TestStrategies:
+    """What every strategy has to keep to."""
+
+    @every_strategy
+    @given(space=any_space, evaluations=st.integers(1, 60))
+    @settings(max_examples=50, deadline=None)
+    def test_result_is_a_whole_plan_with_its_score_and_no_worse_than_a_lane(
+        self, name: str, space: Space, evaluations: int
+    ) -> None:
+        found = run(name, space, evaluations)
+        found.plan.covers(space.regions)
+        assert plan_of(found.candidates) == found.plan
+        score = simulator().score
+        assert found.score_us == score(found.candidates)
+        assert found.score_us <= min(
+            score(single_lane(space, "cpu")), score(single_lane(space, "gpu"))
+        )
+        assert found.evaluations <= max(evaluations, 2)
+        if found.complete:
+            assert found.score_us == min(map(score, space.plans()))
+
+    @every_strategy
+    def test_equal_seeds_give_equal_plans(self, name: str) -> None:
+        space = random_space(5, regions=10, runs=True)
+        first, second = run(name, space, seed=3), run(name, space, seed=3)
+        assert (first.plan, first.score_us, first.evaluations) == (
+            second.plan,
+            second.score_us,
+            second.evaluations,
+        )
+
+    @every_strategy
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("runs", [False, True])
+    def test_is_within_two_percent_of_the_best_plan_there_is(
+        self, name: str, seed: int, runs: bool
+    ) -> None:
+        space = random_space(seed, regions=5 if runs else 6, shares=4, runs=runs)
+        best = min(map(simulator().score, space.plans()))
+        assert run(name, space, 2000, seed).score_us <= 1.02 * best
+
+    @every_strategy
+    def test_no_worse_than_splitting_every_region(self, name: str) -> None:
+        space = random_space(6, regions=12)
+        score = simulator().score
+        assert run(name, space).score_us <= score(split_all(space, score))
+
+    @every_strategy
+    def test_ctrl_c_gives_the_best_so_far(self, name: str) -> None:
+        space, score = random_space(7, regions=12), simulator().score
+        seen: list[float] = []
+
+        def interrupted(plan: Sequence[Candidate]) -> float:
+            if len(seen) == 100:
+                raise KeyboardInterrupt
+            seen.append(score(plan))
+            return seen[-1]
+
+        found = strategy(name).run(space, interrupted, Budget(5000))
+        assert found.evaluations == 100
+        assert found.score_us == min(seen)
+
+    @every_strategy
+    def test_seconds_end_a_search(self, name: str) -> None:
+        found = strategy(name).run(
+            random_space(8, regions=20), simulator().score, Budget(seconds=0.2)
+        )
+        assert 0.1 < found.seconds < 2
+        assert found.evaluations > 100
+
+    @every_strategy
+    def test_a_space_with_one_plan_ends_at_once(self, name: str) -> None:
+        space = Space(("r0",), ((place("r0", "cpu", 10),),))
+        found = run(name, space, 10**6)
+        assert found.score_us == 10
+        assert found.evaluations < 10
+        assert found.split_us is None
+
+    @every_strategy
+    def test_regions_without_places_are_searched_too(self, name: str) -> None:
+        space = Space(("r0",), ((split("r0", 0.25, 900, 800), split("r0", 0.5, 600, 500)),))
+        assert run(name, space).candidates == (space.candidates[0][1],)
+
+    @every_strategy
+    def test_an_empty_model_has_an_empty_plan(self, name: str) -> None:
+        assert run(name, Space((), ())).plan == Plan(())
+
+
+def test_mcts_tries_every_plan_of_a_small_space() -> None:
+    space = random_space(9, regions=3, shares=2)
+    found = run("mcts", space, 10**6)
+    assert found.complete
+    assert found.evaluations < 20 * space.count()
+
+
+def test_mcts_beats_its_starting_plans_where_the_best_plan_mixes_both() -> None:
+    space, score = random_space(10, regions=12), simulator().score
+    starts = [single_lane(space, "cpu"), single_lane(space, "gpu"), split_all(space, score)]
+    assert run("mcts", space, 2000).score_us < 0.98 * min(map(score, starts))
+
+
+def test_split_us_is_the_best_plan_on_both_lanes() -> None:
+    here = (place("r0", "cpu", 100), place("r0", "gpu", 9000), split("r0", 0.5, 60, 50))
+    found = run("mcts", Space(("r0",), (here,)))
+    assert found.candidates == (here[0],)
+    assert found.split_us == simulator().score([here[2]])
+
+
+@pytest.mark.parametrize("limits", [{}, {"evaluations": 0}, {"seconds": -1.0}])
+def test_a_search_needs_a_budget(limits: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="budget"):
+        Budget(**limits)
+
+
+def test_an_unknown_strategy_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(InputError, match=r"'magic'.*greedy, mcts"):
+        strategy("magic")
+
+
+class Made(CostModel):
+    """Reads the time that a made-up kernel says it takes."""
+
+    def predict(self, kernels: Sequence[Kernel]) -> Any:
+        us = np.array([kernel_us(k) for k in kernels])
+        return us, 0 * us
+
+
+class TestChoose:
+    def choose(self, space: Space, **options: Any) -> Choice:
+        return choose(space, COSTS, Made(), budget=Budget(500), **options)
+
+    def test_both_lanes_where_that_pays(self) -> None:
+        here = (place("r0", "cpu", 9000), place("r0", "gpu", 9500), split("r0", 0.5, 4000, 4000))
+        choice = self.choose(Space(("r0",), (here,)))
+        assert choice.candidates == (here[2],)
+        assert choice.lane is None
+        both = f"{choice.latency_us['both'] / 1e3:.3g} ms"
+        assert (
+            choice.reason == f"both lanes: predicted at {both} against 9 ms on the cpu lane alone"
+        )
+        assert choice.latency_us["both"] == pytest.approx(choice.timeline.latency_us)
+        assert choice.latency_us["cpu"] == 9000
+        assert choice.timeline.overlap_us > 3500
+
+    def test_one_lane_where_no_split_pays_and_why(self) -> None:
+        here = (place("r0", "cpu", 900), place("r0", "gpu", 9500), split("r0", 0.5, 880, 850))
+        choice = self.choose(Space(("r0",), (here,)))
+        assert choice.lane == "cpu"
+        both = f"{choice.latency_us['both'] / 1e3:.3g} ms"
+        assert choice.reason == (
+            f"cpu lane alone: the best split plan is predicted at {both} against 0.9 ms"
+        )
+        assert choice.timeline.latency_us == choice.latency_us["cpu"] == 900
+
+    def test_a_gain_below_one_percent_is_not_worth_two_lanes(self) -> None:
+        free = costs(latency_us=0, gbytes_per_s=1e9, enqueue_us=0)
+        for us, lane in ((9950, "cpu"), (9850, None)):
+            here = (place("r0", "cpu", 10000), split("r0", 0.5, us - 5, us - 5))
+            choice = choose(Space(("r0",), (here,)), free, Made(), budget=Budget(50))
+            assert choice.lane == lane, choice.reason
+            assert ("less than 1 % faster" in choice.reason) == (lane == "cpu")
+
+    def test_no_split_at_all(self) -> None:
+        space = Space(("r0",), ((place("r0", "cpu", 900),),))
+        choice = self.choose(space)
+        assert choice.reason == "cpu lane alone: no region can be split between the lanes"
+        assert choice.latency_us == {"cpu": 900}
+
+    @pytest.mark.parametrize("lane", ["cpu", "gpu"])
+    def test_one_lane_as_asked(self, lane: Any) -> None:
+        choice = self.choose(random_space(11), lanes=lane)
+        assert choice.lane == lane
+        assert choice.reason == f"{lane} lane alone, as asked"
+        assert choice.latency_us[lane] == choice.timeline.latency_us
+
+    def test_a_given_plan_and_the_plan_that_splits_all(self) -> None:
+        space = random_space(12)
+        given_plan = plan_of(single_lane(space, "gpu"))
+        assert choose_fixed(space, COSTS, Made(), given_plan).plan == given_plan
+        everything = choose_fixed(space, COSTS, Made())
+        assert {d.rule for d in everything.plan.decisions} == {"ChannelSplit"}
+        assert everything.latency_us["both"] == everything.timeline.latency_us
+
+    def test_equal_seeds_give_equal_choices(self) -> None:
+        space = random_space(13, regions=10, runs=True)
+        assert self.choose(space, seed=5).plan == self.choose(space, seed=5).plan
+
+    def test_kernels_of_a_space_are_distinct_and_hold_the_joins_of_both_lanes(self) -> None:
+        one = Candidate(Decision.of("r0", "Made"), 1, Work((phase([3], [4], "sum", join=[5]),)))
+        found = kernels_of(Space(("r0",), ((one, place("r0", "cpu", 3)),)))
+        assert sorted((kernel_us(k), k.lane) for k in found) == [
+            (3, "cpu"),
+            (4, "gpu"),
+            (5, "cpu"),
+            (5, "gpu"),
+        ]
