@@ -171,7 +171,8 @@ class Rewriter:
         for var, value in reversed(kept):
             kind = relax.Var if var in promoted else relax.DataflowVar
             final[var] = kind(names.unique(var.name), var.ty)
-            bindings.append(relax.VarBinding(final[var], _substitute(value, final)))
+            value = self._builder.normalize(_substitute(value, final))
+            bindings.append(relax.VarBinding(final[var], value))
         results: dict[relax.Var, relax.Expr] = {}
         taken: set[relax.Var] = set()
         for old, value in outputs:
@@ -191,7 +192,7 @@ class Rewriter:
             function.attrs,
         )
         mod = self._mod.clone()
-        mod.update_func(mod.get_global_var("main"), main)
+        mod.update_func(mod.get_global_var("main"), self._builder.normalize(main))
         return mod
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from syncnas_tvm.passes._dataflow import Rewriter, const, op_name, scalar, shape_of
+from syncnas_tvm.passes._dataflow import Rewriter, const, dtype_of, op_name, scalar, shape_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="CanonicalizeActivations")
@@ -51,8 +51,10 @@ _INF = math.inf
 class _Activations(Rewriter):
     def rewrite(self, name: str, expr: relax.Expr) -> relax.Expr | None:
         op = op_name(expr)
+        if dtype_of(expr) != "float32":
+            return None
         if op in ("relax.maximum", "relax.minimum"):
-            return _bound(op, *expr.args)
+            return _bound(op, expr)
         if op in ("relax.clip", "relax.nn.relu"):
             return self._clip(name, expr)
         if op == "relax.multiply":
@@ -204,8 +206,11 @@ def bounds(call: tvm.ir.Call) -> tuple[relax.Expr, float, float]:
     return call.args[0], lo, hi
 
 
-def _bound(op: str, lhs: relax.Expr, rhs: relax.Expr) -> relax.Expr | None:
-    data, limit = (lhs, scalar(rhs)) if scalar(rhs) is not None else (rhs, scalar(lhs))
-    if limit is None or math.isnan(limit):
-        return None
-    return relax.op.clip(data, *((limit, _INF) if op == "relax.maximum" else (-_INF, limit)))
+def _bound(op: str, call: tvm.ir.Call) -> relax.Expr | None:
+    for data, limit in (call.args, reversed(call.args)):
+        value = scalar(limit)
+        if value is not None and not math.isnan(value) and shape_of(data) == shape_of(call):
+            return relax.op.clip(
+                data, *((value, _INF) if op == "relax.maximum" else (-_INF, value))
+            )
+    return None

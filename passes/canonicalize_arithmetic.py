@@ -30,12 +30,14 @@ class CanonicalizeArithmetic:
         b = R.divide(a, const[1](6.0))
         c = R.add(const[C, 1, 1], b)
         d = R.multiply(c, const(1.0))
+        e = R.subtract(const(1.0), d)
 
     After::
 
         a = R.add(x, const(-3.0))
         b = R.multiply(a, const(0.16666667))
         c = R.add(b, const[1, C, 1, 1])
+        e = R.add(R.multiply(c, const(-1.0)), const(1.0))
     """
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
@@ -56,10 +58,12 @@ class _Arithmetic(Rewriter):
         if dtype_of(expr) != "float32":
             return None
         left, right = constant(lhs), constant(rhs)
-        if right is None and left is not None and op in _BUILD:
-            return _BUILD[op](rhs, lhs)
         if right is None:
-            return None
+            if left is None:
+                return None
+            if op == "relax.subtract":
+                return relax.op.add(self.emit(relax.op.multiply(rhs, const(-1.0)), name), lhs)
+            return _BUILD[op](rhs, lhs) if op in _BUILD else None
         if op == "relax.subtract":
             return relax.op.add(lhs, const(-right))
         if op == "relax.divide" and np.all(right != 0):
@@ -80,19 +84,19 @@ class _Arithmetic(Rewriter):
         first = constant(inner.args[1]) if inner is not None else None
         if inner is None or first is None or not self.single_use(lhs):
             return None
-        if shape_of(inner.args[0]) != shape_of(lhs):
-            return None
-        if op == "relax.multiply" and (first.size > 1 or right.size > 1):
-            return None  # a scale per channel folds into weights, a scalar may be an activation's
+        if shape_of(inner.args[0]) != shape_of(lhs) or (first.size == 1) != (right.size == 1):
+            return None  # a value per channel belongs to a layer, a scalar to an activation
         both = first.astype("float64") + right if op == "relax.add" else first * right
         return _BUILD[op](inner.args[0], const(both))
 
     def _constant_shape(self, data: relax.Expr, value: np.ndarray) -> tuple[int, ...]:
         shape = shape_of(data) or ()
         if value.size == 1:
-            one_channel = len(shape) > 1 and shape[1] == 1
-            if one_channel and self.producer(data, "relax.nn.conv2d") is not None:
-                return (1,) * len(shape)  # the bias of a convolution to a single channel
+            # The bias of a layer with a single output channel keeps the shape of a bias.
+            if shape[1:2] == (1,) and self.producer(data, "relax.nn.conv2d") is not None:
+                return (1,) * len(shape)
+            if shape[-1:] == (1,) and self.producer(data, "relax.matmul") is not None:
+                return (1,)
             return ()
         if len(shape) == 2 and value.shape[0] == 1 and value.ndim == 2:
             return value.shape[1:]

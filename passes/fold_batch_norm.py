@@ -73,9 +73,11 @@ class _Folder(Rewriter):
         call = self.definition(expr)
         if not self.single_use(expr):
             return False
-        if op_name(call) in ("relax.nn.conv2d", "relax.matmul"):
-            weight = constant(call.args[1])
-            return weight is not None and weight.ndim == (4 if "conv2d" in op_name(call) else 2)
+        if op_name(call) == "relax.nn.conv2d":
+            return constant(call.args[1]) is not None
+        if op_name(call) == "relax.matmul":
+            weight, rank = constant(call.args[1]), len(shape_of(call) or ())
+            return weight is not None and weight.ndim == 2 and rank in (2, 3)
         if op_name(call) == "relax.add":
             return _per_channel(call) is not None and self._foldable(call.args[0])
         return self._is_concat(call) and all(self._foldable(part) for part in call.args[0].fields)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -387,7 +389,7 @@ class ResNet18(nn.Module):
         channels = [round(c * width) for c in (64, 64, 128, 256, 512)]
         self.stem = ConvNorm(3, channels[0], (7,), 2, act="relu")
         blocks = []
-        for stage, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        for stage, (inputs, outputs) in enumerate(pairwise(channels)):
             blocks.append(BasicBlock(inputs, outputs, 2 if stage else 1))
             blocks.append(BasicBlock(outputs, outputs, 1))
         self.blocks = nn.Sequential(*blocks)
@@ -466,9 +468,12 @@ def export(
     return Path(path)
 
 
-def save(model: nn.Module, size: int, path: Path, exporter: str, opset: int) -> None:
+def save(
+    model: nn.Module, size: int, path: Path, exporter: str, opset: int, **options: object
+) -> None:
     """Export one torch module quietly, in a single file."""
     example = torch.zeros(1, 3, size, size)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with silent[0], silent[1], warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -481,6 +486,7 @@ def save(model: nn.Module, size: int, path: Path, exporter: str, opset: int) -> 
             opset_version=opset,
             dynamo=exporter == "dynamo",
             **({"external_data": False} if exporter == "dynamo" else {}),
+            **options,
         )
 
 

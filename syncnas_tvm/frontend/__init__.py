@@ -6,7 +6,13 @@ model = import_onnx("mobilenet_v2.onnx", {"input": (1, 3, 224, 224)})
 model.mod.show()
 """
 
-from syncnas_tvm.frontend.importer import ImportedModel, OriginalModel, TensorSpec, import_onnx
+from syncnas_tvm.frontend.importer import (
+    ImportedModel,
+    OriginalModel,
+    TensorSpec,
+    import_onnx,
+    normalize,
+)
 from syncnas_tvm.frontend.input_shapes import parse_input_shapes
 
 __all__ = [
@@ -17,12 +23,3 @@ __all__ = [
     "normalize",
     "parse_input_shapes",
 ]
-
-
-def __getattr__(name: str) -> object:
-    # `normalize` needs TVM, which takes seconds to import: only when it is asked for.
-    if name == "normalize":
-        from syncnas_tvm.frontend.normalize import normalize
-
-        return normalize
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

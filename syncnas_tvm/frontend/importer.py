@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from syncnas_tvm.errors import ModelError
 from syncnas_tvm.frontend.input_shapes import fix_shapes, model_inputs
-from syncnas_tvm.frontend.model_file import check_model, load_model
+from syncnas_tvm.frontend.model_file import check_model, first_line, load_model
 from syncnas_tvm.frontend.operators import (
     reject_quantised,
     reject_types,
@@ -42,7 +43,10 @@ class OriginalModel:
     outputs: tuple[str, ...]
 
     def session(self, threads: int | None = None) -> onnxruntime.InferenceSession:
-        """An onnxruntime session of the file on the CPU; ``threads`` limits it, where given."""
+        """An onnxruntime session of the file on the CPU; ``threads`` limits it, where given.
+
+        Raises :class:`~syncnas_tvm.errors.ModelError` where onnxruntime does not load the file.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -50,9 +54,14 @@ class OriginalModel:
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-        return onnxruntime.InferenceSession(
-            str(self.path), options, providers=["CPUExecutionProvider"]
-        )
+        providers = ["CPUExecutionProvider"]
+        try:
+            return onnxruntime.InferenceSession(str(self.path), options, providers=providers)
+        except Exception as error:
+            raise ModelError(
+                f"{self.path}: onnxruntime cannot load the model: {first_line(error)}: "
+                "it cannot be verified against the original"
+            ) from error
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs by name, for one set of inputs by name."""
@@ -62,7 +71,7 @@ class OriginalModel:
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A model in canonical form (see :mod:`syncnas_tvm.frontend.normalize`)."""
+    """A model in canonical form (see :mod:`syncnas_tvm.frontend.canonical`)."""
 
     mod: tvm.IRModule
     """One function ``main``; its parameters are ``inputs``, in order."""
@@ -99,11 +108,17 @@ def import_onnx(
     return _convert(path, model)
 
 
+def normalize(mod: tvm.IRModule) -> tvm.IRModule:
+    """Bring ``main`` into the canonical form of :mod:`syncnas_tvm.frontend.canonical`."""
+    from syncnas_tvm.frontend.canonical import pipeline
+
+    return pipeline()(mod)
+
+
 def _convert(path: Path, model: onnx.ModelProto) -> ImportedModel:
     # TVM takes seconds to import: a bad file should not have to wait for it.
     from syncnas_tvm.frontend.checks import check_static, result_types
     from syncnas_tvm.frontend.names import name_nodes, trace_names
-    from syncnas_tvm.frontend.normalize import normalize
     from syncnas_tvm.frontend.relax_importer import to_relax
 
     name_nodes(model)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 
 from syncnas_tvm.errors import ModelError
@@ -71,7 +70,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's DecodeError; the package has no type stubs
         # Every exporter writes the IR version (field 1, a varint) first.
         if data[0] == 0x08:
             raise ModelError(

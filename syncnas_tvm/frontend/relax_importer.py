@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain, count
+from typing import Any
 
 import onnx
 import tvm
@@ -52,21 +54,33 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
     def __init__(self) -> None:
         super().__init__({}, {}, keep_params_in_input=False)
         self.node_names: dict[str, str] = {}
+        self._identifiers: dict[str, str] = {}
 
     def _sanitize_name(self, name: str) -> str:
-        return str(self._name_supply.fresh_name(identifier(name)))
+        return self._identifier(f"input {name}", identifier(name))
+
+    def _identifier(self, key: str, wanted: str) -> str:
+        """A name that nothing else in the module has; the same one for the same key."""
+        if key not in self._identifiers:
+            taken = set(self._identifiers.values())
+            numbered = (f"{wanted}_{number}" for number in count(2))
+            free = next(name for name in chain([wanted], numbered) if name not in taken)
+            self._identifiers[key] = free
+        return self._identifiers[key]
 
     def _convert_operator(
-        self, op_name: str, inputs: list[relax.Expr], attrs: dict, opset: int
+        self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
         node = attrs["tvm_custom"]["name"]
+        name = self._identifier(f"node {node}", identifier(node))
+        self.node_names[name] = node
         try:
             own = CONVERTERS.get(op_name)
             if own is not None:
-                result = own(self.bb, inputs, attrs, identifier(node))
+                result = own(self.bb, inputs, attrs, name)
             else:
                 result = super()._convert_operator(op_name, inputs, attrs, opset)
-            return self._bind(result, node)
+            return self._bind(result, name)
         except ModelError:
             raise
         except Exception as error:
@@ -75,16 +89,14 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
                 "export the model without it"
             ) from error
 
-    def _bind(self, result: relax.Expr, node: str) -> relax.Expr:
+    def _bind(self, result: relax.Expr, name: str) -> relax.Expr:
         if isinstance(result, relax.Tuple):
-            return relax.Tuple([self._bind(field, node) for field in result.fields])
-        if not isinstance(result, (tvm.ir.Call, relax.TupleGetItem)):
-            return result
+            return relax.Tuple([self._bind(field, name) for field in result.fields])
         if tvm.ir.is_prim_expr(result):
             return result
-        var = self.bb.emit(result, identifier(node))
-        self.node_names[var.name] = node
-        return var
+        if not isinstance(result, (tvm.ir.Call, relax.TupleGetItem)):
+            return result
+        return self.bb.emit(result, name)
 
 
 class _NameIntermediates(Rewriter):

@@ -1,6 +1,6 @@
 """The canonical form of an imported model, and the pipeline that produces it.
 
-What :func:`normalize` guarantees, for float32 models whose operators allow it:
+What :func:`~syncnas_tvm.frontend.normalize` guarantees, for float32 models whose operators allow it:
 
 - One function ``main`` with one dataflow block; its parameters are the model's inputs, weights
   are constants. Bindings carry names made from the ONNX nodes. A single result is bound by the
@@ -31,11 +31,6 @@ from syncnas_tvm.passes.canonicalize_shapes import CanonicalizeShapes
 from syncnas_tvm.passes.fold_batch_norm import FoldBatchNorm
 from syncnas_tvm.passes.fold_constants import FoldConstants
 from syncnas_tvm.passes.fold_padding import FoldPadding
-
-
-def normalize(mod: tvm.IRModule) -> tvm.IRModule:
-    """Bring ``main`` into the canonical form that the module's docstring describes."""
-    return pipeline()(mod)
 
 
 def pipeline() -> tvm.transform.Sequential:
