@@ -1,0 +1,68 @@
+# Two commands set up everything they need, in .venv:
+#
+#   make demo   run the main job on a real model and picture (examples/demo.py)
+#   make test   run the tests
+#
+# For developers: make lint, make valgrind, make clean, make distclean.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# One test process: the tests time things on two cores.
+PYTEST_ARGS ?=
+
+# What the native plugin and the metadata are made of: a change means another `pip install`.
+SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h)
+
+.PHONY: demo test lint valgrind opencl clean distclean
+
+demo: $(VENV)/.installed-demo opencl
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed-test opencl
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Ruff and mypy look at the same environment that the tests run in: mypy follows numpy's types.
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Says in one line which OpenCL is used; installs PoCL where there is none.
+opencl:
+	@$(BIN)/python -m syncnas_tvm.opencl_setup
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Editable: what runs is this tree. Each stamp is an extra of pyproject.toml.
+$(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+# The plain torch wheel for Linux brings gigabytes of CUDA along, which nothing here uses: take the
+# CPU build where pip's configured sources have it.
+$(VENV)/.installed-demo $(VENV)/.installed-test: $(VENV)/.installed-%: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -c 'import torch; assert torch.__version__.startswith("2.13.0")' 2>/dev/null \
+	  || $(PIP) install --quiet 'torch==2.13.0+cpu' 2>/dev/null \
+	  || $(PIP) install --quiet 'torch==2.13.0'
+	$(PIP) install --quiet --editable '.[$*]'
+	@touch $@
+
+# Runs everything the OpenCL device does under valgrind (needs valgrind and cmake; a minute). Fails
+# on memory that is definitely lost and on invalid accesses in the plugin.
+valgrind: $(VENV)/.installed-dev opencl
+	cmake -S . -B build/valgrind -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSYNCNAS_LEAK_CHECK=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/valgrind --parallel
+	POCL_MAX_PTHREAD_COUNT=1 valgrind --error-exitcode=1 --leak-check=full \
+	  --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=30 \
+	  --suppressions=runtime/leak_check/pocl.supp \
+	  build/valgrind/leak_check build/valgrind/libsyncnas_opencl.so
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean
+	rm -rf $(VENV)
