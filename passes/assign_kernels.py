@@ -5,6 +5,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.s_tir import renew_defs
 
 from syncnas_tvm.graph.calls import LANE_ATTR
 
@@ -62,7 +63,9 @@ class _Assigner(PyExprMutator):
         key = (self.lane, kernel.name_hint)
         if key not in self._copies:
             name = f"{self.lane}_{kernel.name_hint}"
-            function = self._mod[kernel].with_attr("target", self._targets[self.lane])
+            # The lanes must not share loops: a schedule may change them in place.
+            copy = renew_defs(self._mod[kernel])
+            function = copy.with_attr("target", self._targets[self.lane])
             self._copies[key] = self.builder_.add_func(
                 function.with_attr("global_symbol", name), name
             )

@@ -126,7 +126,11 @@ def _uploader(constants: list[GenericConst]) -> tuple[tvm.ir.GlobalVar, relax.Fu
         uploaded = [
             builder.emit(
                 relax.op.call_pure_packed(
-                    TRANSFER, c, DEVICE_TYPE["gpu"], 0, ty_args=[tensor_type(shape_of(c), dtype_of(c))]
+                    TRANSFER,
+                    c,
+                    DEVICE_TYPE["gpu"],
+                    0,
+                    ty_args=[tensor_type(shape_of(c), dtype_of(c))],
                 )
             )
             for c in constants
