@@ -58,7 +58,7 @@ valgrind: $(VENV)/.installed-dev opencl
 	cmake --build build/valgrind --parallel
 	POCL_MAX_PTHREAD_COUNT=1 valgrind --error-exitcode=1 --leak-check=full \
 	  --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=30 \
-	  --suppressions=runtime/leak_check/pocl.supp \
+	  --suppressions=runtime/leak_check/valgrind.supp \
 	  build/valgrind/leak_check build/valgrind/libsyncnas_opencl.so
 
 clean:
