@@ -103,12 +103,14 @@ class _Folder(Rewriter):
             return self._branches(call, scale, self._scale)
         if op_name(call) == "relax.add":
             bias = constant(call.args[1])
-            scaled = self.emit(self._scale(call.args[0], scale), call.args[0].name)
-            return relax.op.add(scaled, const(bias * scale.reshape(bias.shape)))
+            scaled = self._scale(call.args[0], scale)
+            biased = relax.op.add(scaled, const(bias * scale.reshape(bias.shape)))
+            return self.emit(biased, expr.name)
         weight = constant(call.args[1])
         along = (-1, 1, 1, 1) if weight.ndim == 4 else (1, -1)
         folded = const(weight * scale.reshape(along))
-        return relax.Call(call.op, [call.args[0], folded], call.attrs, call.ty_args)
+        layer = relax.Call(call.op, [call.args[0], folded], call.attrs, call.ty_args)
+        return self.emit(layer, expr.name)  # users know the layer by its own name
 
     def _shift(self, expr: relax.Expr, shift: np.ndarray) -> relax.Expr:
         """The value plus ``shift``, a vector with one entry per channel."""
@@ -132,7 +134,8 @@ class _Folder(Rewriter):
         for part in call.args[0].fields:
             channels = (shape_of(part) or ())[1]
             own = values[first : first + channels]
-            parts.append(self.emit(apply(part, own), part.name))
+            layer = op_name(self.definition(part)) != "relax.add"
+            parts.append(self.emit(apply(part, own), f"{part.name}_bias" if layer else part.name))
             first += channels
         return relax.op.concat(relax.Tuple(parts), axis=1)
 

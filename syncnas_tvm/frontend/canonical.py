@@ -1,6 +1,6 @@
 """The canonical form of an imported model, and the pipeline that produces it.
 
-What :func:`~syncnas_tvm.frontend.normalize` guarantees, for float32 models whose operators allow it:
+What ``normalize`` guarantees, for float32 models whose operators allow it:
 
 - One function ``main`` with one dataflow block; its parameters are the model's inputs, weights
   are constants. Bindings carry names made from the ONNX nodes. A single result is bound by the

@@ -99,9 +99,9 @@ def import_onnx(
     model = load_model(path)
     reject_quantised(path, model)
     reject_unknown(path, model)
-    check_model(path, model)
     reject_types(path, model)
     fix_shapes(path, model, input_shapes)
+    check_model(path, model)  # after the shapes: to the checker an input without one is an error
     model = slim(path, model)
     reject_unsupported(path, model)
     reject_types(path, model)
@@ -109,9 +109,14 @@ def import_onnx(
 
 
 def normalize(mod: tvm.IRModule) -> tvm.IRModule:
-    """Bring ``main`` into the canonical form of :mod:`syncnas_tvm.frontend.canonical`."""
-    from syncnas_tvm.frontend.canonical import pipeline
+    """Bring ``main`` into the canonical form of :mod:`syncnas_tvm.frontend.canonical`.
 
+    Raises :class:`~syncnas_tvm.errors.ModelError` where ``main`` is not one dataflow block.
+    """
+    from syncnas_tvm.frontend.canonical import pipeline
+    from syncnas_tvm.passes._dataflow import main_block
+
+    main_block(mod)  # here, because an exception that crosses TVM's pass runner loses its type
     return pipeline()(mod)
 
 

@@ -89,11 +89,11 @@ def _apply(value: onnx.ValueInfoProto, shape: tuple[int, ...], symbols: dict[str
         for extent in shape:
             tensor.shape.dim.add().dim_value = extent
         return
-    dims = tensor.shape.dim
+    dims, declared = tensor.shape.dim, describe(value)
     if len(dims) != len(shape):
         raise InputError(
             f"--input-shapes: input '{value.name}' has {len(dims)} dimensions "
-            f"{describe(value)}, got {len(shape)}: {list(shape)}"
+            f"{declared}, got {len(shape)}: {list(shape)}"
         )
     for dim, extent in zip(dims, shape, strict=True):
         if extent < 1:
@@ -103,7 +103,7 @@ def _apply(value: onnx.ValueInfoProto, shape: tuple[int, ...], symbols: dict[str
             )
         if dim.HasField("dim_value") and dim.dim_value > 0 and dim.dim_value != extent:
             raise InputError(
-                f"--input-shapes: input '{value.name}' is fixed to {describe(value)} in the "
+                f"--input-shapes: input '{value.name}' is fixed to {declared} in the "
                 f"model, got {list(shape)}: export the model for that shape"
             )
         if dim.dim_param:

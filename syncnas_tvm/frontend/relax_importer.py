@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -17,6 +18,8 @@ from syncnas_tvm.frontend.converters import CONVERTERS
 from syncnas_tvm.frontend.model_file import first_line
 from syncnas_tvm.frontend.slimming import quiet
 from syncnas_tvm.passes._dataflow import Rewriter, main_block, op_name
+
+_UNNAMED = re.compile(r"(lv|gv)\d*")  # what TVM's block builder calls a value
 
 
 def convertible_operators() -> frozenset[str]:
@@ -33,8 +36,12 @@ def to_relax(model: onnx.ModelProto) -> tuple[tvm.IRModule, dict[str, str]]:
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     importer = _Importer()
     with quiet():
-        mod = importer.from_onnx(model.graph, opset)
-        mod = _NameIntermediates(mod).run()
+        try:
+            mod = importer.from_onnx(model.graph, opset)
+        except BaseException:
+            importer.close()
+            raise
+        mod = _NameIntermediates(mod, importer.bound_by_converters).run()
     return mod, importer.node_names
 
 
@@ -54,7 +61,14 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
     def __init__(self) -> None:
         super().__init__({}, {}, keep_params_in_input=False)
         self.node_names: dict[str, str] = {}
+        self.bound_by_converters: dict[str, str] = {}
         self._identifiers: dict[str, str] = {}
+
+    def close(self) -> None:
+        """End the blocks that an exception left open: the builder prints a warning otherwise."""
+        with contextlib.suppress(tvm.error.InternalError):
+            while True:
+                self.bb._end_block()
 
     def _sanitize_name(self, name: str) -> str:
         return self._identifier(f"input {name}", identifier(name))
@@ -94,6 +108,8 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
             return relax.Tuple([self._bind(field, name) for field in result.fields])
         if tvm.ir.is_prim_expr(result):
             return result
+        if isinstance(result, relax.DataflowVar) and _UNNAMED.fullmatch(result.name):
+            self.bound_by_converters.setdefault(result.name, name)
         if not isinstance(result, (tvm.ir.Call, relax.TupleGetItem)):
             return result
         return self.bb.emit(result, name)
@@ -102,15 +118,17 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
 class _NameIntermediates(Rewriter):
     """Calls the unnamed steps of a node after it: ``lv7`` becomes ``head_Gemm_permute_dims``."""
 
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, known: Mapping[str, str]) -> None:
         super().__init__(mod)
         self._names: dict[relax.Var, str] = {}
         pending: list[relax.VarBinding] = []
         for binding in main_block(mod).bindings:
-            if re.fullmatch(r"(lv|gv)\d*", binding.var.name):
+            name = known.get(binding.var.name, binding.var.name)
+            if _UNNAMED.fullmatch(name):
                 pending.append(binding)
                 continue
-            self._name(pending, binding.var.name)
+            self._names[binding.var] = name
+            self._name(pending, name)
             pending = []
 
     def _name(self, bindings: Iterable[relax.VarBinding], owner: str) -> None:
