@@ -225,6 +225,17 @@ def test_mcts_beats_its_starting_plans_where_the_best_plan_mixes_both() -> None:
     assert run("mcts", space, 2000).score_us < 0.98 * min(map(score, starts))
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("runs", [False, True])
+def test_the_tree_search_finds_good_plans_without_local_search(
+    monkeypatch: pytest.MonkeyPatch, seed: int, runs: bool
+) -> None:
+    monkeypatch.setattr("syncnas_tvm.planner.mcts.improve", lambda *_: None)
+    space = random_space(seed, regions=5 if runs else 6, shares=4, runs=runs)
+    best = min(map(simulator().score, space.plans()))
+    assert run("mcts", space, 2000, seed).score_us <= 1.02 * best
+
+
 def test_split_us_is_the_best_plan_on_both_lanes() -> None:
     here = (place("r0", "cpu", 100), place("r0", "gpu", 9000), split("r0", 0.5, 60, 50))
     found = run("mcts", Space(("r0",), (here,)))

@@ -88,16 +88,6 @@ class Trial:
             self.split_us = us
         return us
 
-    def share(self, part: float) -> bool:
-        """Whether more than ``part`` (0 to 1) of the budget is used up."""
-        limit = self.budget
-        used = [0.0]
-        if limit.evaluations is not None:
-            used.append(self.evaluations / limit.evaluations)
-        if limit.seconds is not None:
-            used.append((time.monotonic() - self.started) / limit.seconds)
-        return max(used) >= part
-
     def result(self) -> SearchResult:
         """The best so far."""
         return SearchResult(

@@ -19,6 +19,9 @@ from syncnas_tvm.work import LANES, Kernel, Lane
 LEAST_GAIN = 0.01
 """A plan on both lanes must beat the better single lane by more than this share."""
 
+DEFAULT_BUDGET = Budget(evaluations=10_000)
+"""About half a second for a network of 20 regions."""
+
 Lanes = Literal["cpu", "gpu", "both"]
 
 
@@ -73,7 +76,7 @@ def choose(
     if lanes != "both":
         candidates = fixed.single_lane(space, lanes)
         return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
-    found = strategy(search, seed).run(space, simulator.score, budget or Budget(evaluations=2000))
+    found = strategy(search, seed).run(space, simulator.score, budget or DEFAULT_BUDGET)
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {_ms(found.score_us)}"

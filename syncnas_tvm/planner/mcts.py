@@ -14,8 +14,6 @@ EXPLORATION = 0.7
 """UCT's constant; rewards are scaled to the range seen, so it does not depend on the model."""
 FOLLOW_BEST, FOLLOW_LAST = 0.6, 0.25
 """Rollouts: how often a decision is the best plan's, or the same as the one before it."""
-POLISH = 0.6
-"""Share of the budget after which the best plan is improved by local search, once."""
 
 
 class _Node:
@@ -37,8 +35,8 @@ class MCTS(Strategy):
 
     The reward of a plan is the better single lane's latency over the plan's; a node is worth
     the mean of its rewards and their maximum, half each, for it is the best plan that counts.
-    Rollouts follow the best plan so far, or the decision before, or chance. Simple plans are
-    scored first, and the best plan is polished once by local search.
+    Rollouts follow the best plan so far, or the decision before, or chance. The best simple plan is
+    improved by local search first: the tree search then looks for what that cannot reach.
     """
 
     name = "mcts"
@@ -47,13 +45,10 @@ class MCTS(Strategy):
         """See :meth:`Strategy.search`."""
         rng = random.Random(self.seed)
         trial(fixed.split_all(space, trial))
+        improve(space, trial, trial.best, list(runs(space)), rng)
         root = self._node(space, 0)
         self._low, self._high = 1.0, 1.0
-        polished = False
         while not root.done:
-            if not polished and trial.share(POLISH):
-                polished = True
-                improve(space, trial, trial.best, list(runs(space)), rng)
             self._iterate(space, trial, root, rng)
         trial.complete = True
 
