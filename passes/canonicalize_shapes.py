@@ -12,9 +12,9 @@ from syncnas_tvm.passes._dataflow import Rewriter, dtype_of, op_name, shape_of
 class CanonicalizeShapes:
     """Leave ``reshape``, ``permute_dims``, ``strided_slice`` and ``concat``, none of them idle.
 
-    Squeeze, unsqueeze, flatten and transposes that move only dimensions of one are reshapes;
-    a split is one slice per output that is read; dropout and no-ops disappear. Slices have
-    non-negative axes and bounds inside the tensor.
+    Squeeze, unsqueeze, flatten and transposes that move only dimensions of one are reshapes; two
+    transposes in a row are one; a split is one slice per output that is read; dropout and
+    no-ops disappear. Slices have non-negative axes and bounds inside the tensor.
 
     Before::
 
@@ -47,7 +47,7 @@ class _Shapes(Rewriter):
         if op in _RESHAPES:
             return self._reshape(expr, shape)
         if op == "relax.permute_dims":
-            return _transpose(expr, shape)
+            return self._transpose(expr, shape)
         if op == "relax.strided_slice":
             return _slice(expr)
         if op in ("relax.astype", "relax.broadcast_to") and expr.args:
@@ -87,14 +87,20 @@ class _Shapes(Rewriter):
             return data
         return None if op_name(call) == "relax.reshape" else relax.op.reshape(data, shape)
 
+    def _transpose(self, call: tvm.ir.Call, shape: tuple[int, ...]) -> relax.Expr | None:
+        data, order = call.args[0], _order(call)
+        extents = shape_of(data) or ()
+        inner = self.producer(data, "relax.permute_dims")
+        if inner is not None:
+            before = _order(inner)
+            return relax.op.permute_dims(inner.args[0], [before[axis] for axis in order])
+        moved = [axis for axis in order if extents[axis] != 1]
+        return relax.op.reshape(data, shape) if moved == sorted(moved) else None
 
-def _transpose(call: tvm.ir.Call, shape: tuple[int, ...]) -> relax.Expr | None:
-    data = call.args[0]
-    extents = shape_of(data) or ()
-    axes = call.attrs.axes
-    order = list(reversed(range(len(shape)))) if axes is None else [int(a) for a in axes]
-    moved = [axis % len(shape) for axis in order if extents[axis] != 1]
-    return relax.op.reshape(data, shape) if moved == sorted(moved) else None
+
+def _order(call: tvm.ir.Call) -> list[int]:
+    rank, axes = len(shape_of(call) or ()), call.attrs.axes
+    return list(reversed(range(rank))) if axes is None else [int(axis) % rank for axis in axes]
 
 
 def _slice(call: tvm.ir.Call) -> relax.Expr | None:

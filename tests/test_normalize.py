@@ -231,6 +231,19 @@ def test_split_becomes_slices(sections: int | list[int]) -> None:
     check(CanonicalizeShapes(), before, expected, (1, 12, 2, 2))
 
 
+def test_two_transposes_are_one_or_none() -> None:
+    check(
+        CanonicalizeShapes(),
+        lambda x: op.permute_dims(op.permute_dims(x, [0, 2, 3, 1]), [0, 2, 1, 3]),
+        lambda x: op.permute_dims(x, [0, 3, 2, 1]),
+    )
+    check(
+        CanonicalizeShapes(),
+        lambda x: op.exp(op.permute_dims(op.permute_dims(x, [0, 2, 3, 1]), [0, 3, 1, 2])),
+        lambda x: op.exp(x),
+    )
+
+
 def test_transpose_that_moves_data_stays() -> None:
     unchanged(CanonicalizeShapes(), lambda x: op.permute_dims(x, [0, 2, 3, 1]))
 

@@ -127,8 +127,16 @@ def _convert(path: Path, model: onnx.ModelProto) -> ImportedModel:
     from syncnas_tvm.frontend.relax_importer import to_relax
 
     name_nodes(model)
-    mod, converted = to_relax(model)
-    mod = normalize(mod)
+    try:
+        mod, converted = to_relax(model)
+        mod = normalize(mod)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except Exception as error:
+        raise ModelError(
+            f"{path}: the model cannot be converted: {first_line(error)}: "
+            "please report it with the model"
+        ) from error
     node_names = trace_names(mod, converted)
     check_static(path, mod, node_names)
     inputs = tuple(

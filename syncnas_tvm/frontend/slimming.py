@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from syncnas_tvm.errors import ModelError
+from syncnas_tvm.frontend.input_shapes import model_inputs
 from syncnas_tvm.frontend.model_file import first_line
 
 # onnxslim's fusions rename nodes and would hide from our own passes what they have to handle;
@@ -37,7 +38,15 @@ def slim(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
             f"{path}: constants and shapes cannot be folded (onnxslim: {first_line(error)}): "
             "check that onnxruntime loads the model"
         ) from error
+    _restore_inputs(model, slimmed)
     return slimmed
+
+
+def _restore_inputs(model: onnx.ModelProto, slimmed: onnx.ModelProto) -> None:
+    """Put back, in order, the inputs that turned out to be unused: callers still give them."""
+    inputs = model_inputs(model)
+    del slimmed.graph.input[:]
+    slimmed.graph.input.extend(inputs)
 
 
 @contextlib.contextmanager
