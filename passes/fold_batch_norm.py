@@ -63,7 +63,8 @@ class _Folder(Rewriter):
         if shape is None or any(parameter is None for parameter in parameters):
             return None
         gamma, beta, mean, variance = (np.float64(p) for p in parameters)
-        scale = gamma / np.sqrt(variance + call.attrs.epsilon)
+        with np.errstate(all="ignore"):  # a negative variance belongs to the model, not to us
+            scale = gamma / np.sqrt(variance + call.attrs.epsilon)
         along = _along(shape, axis % len(shape))
         scaled = self.emit(relax.op.multiply(data, const(scale.reshape(along))), f"{name}_scale")
         return relax.op.add(scaled, const((beta - mean * scale).reshape(along)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from syncnas_tvm.errors import InputError, ModelError
+from syncnas_tvm.errors import InputError, ModelError, SyncNASError
 from syncnas_tvm.frontend import import_onnx, parse_input_shapes
 
 Shape = list[int | str | None]
@@ -107,6 +108,24 @@ def test_truncated(tmp_path: Path, share: float) -> None:
     assert "truncated" in message or "not an ONNX model" in message
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged(tmp_path: Path, seed: int) -> None:
+    """Whatever bytes change, the model imports or is refused; it never ends in a traceback."""
+    path, generator = save(tmp_path, conv()), np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    for position in generator.integers(len(data), size=3):
+        data[position] = generator.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(SyncNASError):
+        import_onnx(path, {"x": (1, 4, 8, 8)})
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    path = save(tmp_path, relu())
+    path.write_bytes(path.read_bytes().replace(b"act", b"\xc2a\xff"))
+    assert "'utf-8' codec" in fails(path)
+
+
 def test_no_operators(tmp_path: Path) -> None:
     model = relu()
     del model.graph.node[:]
@@ -116,7 +135,9 @@ def test_no_operators(tmp_path: Path) -> None:
 def test_checker_complaint_is_one_line(tmp_path: Path) -> None:
     model = relu()
     model.graph.node[0].input[0] = "nowhere"
-    assert "nowhere" in fails(save(tmp_path, model))
+    message = fails(save(tmp_path, model))
+    assert "nowhere" in message
+    assert "name: act OpType: Relu" in message
 
 
 @pytest.mark.parametrize("opset", [9, 10, 24])

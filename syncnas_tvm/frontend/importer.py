@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from syncnas_tvm.errors import ModelError
+from syncnas_tvm.errors import ModelError, SyncNASError
 from syncnas_tvm.frontend.input_shapes import fix_shapes, model_inputs
 from syncnas_tvm.frontend.model_file import check_model, first_line, load_model
 from syncnas_tvm.frontend.operators import (
@@ -96,6 +96,20 @@ def import_onnx(
     :class:`~syncnas_tvm.errors.InputError` for shapes that do not fit it.
     """
     path = Path(path)
+    try:
+        model = _prepare(path, input_shapes)
+    except SyncNASError:
+        raise
+    except Exception as error:  # for example names that are no text
+        raise ModelError(
+            f"{path}: the file is damaged or not a valid ONNX model: {first_line(error)}: "
+            "export or download it again"
+        ) from error
+    return _convert(path, model)
+
+
+def _prepare(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None) -> onnx.ModelProto:
+    """A model that is whole, static, folded, and made of operators that can be converted."""
     model = load_model(path)
     reject_quantised(path, model)
     reject_unknown(path, model)
@@ -105,7 +119,7 @@ def import_onnx(
     model = slim(path, model)
     reject_unsupported(path, model)
     reject_types(path, model)
-    return _convert(path, model)
+    return model
 
 
 def normalize(mod: tvm.IRModule) -> tvm.IRModule:

@@ -12,6 +12,8 @@ from syncnas_tvm.errors import ModelError
 
 MIN_OPSET, MAX_OPSET = 11, 23
 
+_LONGEST = 300  # characters of a checker's complaint: its reason and the node come first
+
 
 def load_model(path: Path) -> onnx.ModelProto:
     """The checked model with its external data in memory and its local functions inlined.
@@ -32,11 +34,8 @@ def check_model(path: Path, model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ModelError(
-            f"{path}: not a valid ONNX model: {first_line(error)}; export it again"
-        ) from error
-    except ValueError as error:  # the serialized message is past protobuf's 2 GB
-        raise ModelError(f"{path}: too large to check: {first_line(error)}") from error
+        complaint = " ".join(str(error).replace("==> Context:", "").split())[:_LONGEST].rstrip(".")
+        raise ModelError(f"{path}: not a valid ONNX model: {complaint}: export it again") from error
 
 
 def check_opset(path: Path, model: onnx.ModelProto) -> None:

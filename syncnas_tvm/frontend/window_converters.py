@@ -28,6 +28,11 @@ def _conv(bb: relax.BlockBuilder, inputs: Inputs, attrs: dict[str, Any], name: s
     bias = optional(inputs, 2)
     shape, kernel = static_shape(data, attrs), static_shape(weight, attrs)[2:]
     rank = len(shape) - 2
+    if not 1 <= rank <= 3 or len(kernel) != rank:
+        raise ModelError(
+            f"node '{node_of(attrs)}' (Conv) has an input of shape {list(shape)} and a kernel of "
+            f"{list(kernel)}: they do not fit, export the model again"
+        )
     build = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}[rank]
     letters = {1: "W", 2: "HW", 3: "DHW"}[rank]
     strides = [int(s) for s in attrs.get("strides", [1] * rank)]
