@@ -6,8 +6,8 @@ import tvm
 from tvm import relax
 
 from syncnas_tvm.graph.calls import JOIN_ATTR, CallSite, calls_of
-from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
+from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
 from syncnas_tvm.passes.lanes import lane_attrs
 from syncnas_tvm.work import LANES, Lane, other
 

@@ -39,3 +39,9 @@ class VerificationError(SyncNASError):
 
 class DeviceError(SyncNASError):
     """The device for a lane is not there or failed."""
+
+
+def error_line(error: BaseException) -> str:
+    """The last line of an error's text: TVM puts what happened there, below its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

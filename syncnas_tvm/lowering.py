@@ -14,29 +14,29 @@ from syncnas_tvm.schedule import ScheduleKernels
 T = relax.transform
 
 
-def lowering_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.transform.Pass]:
-    """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
+def _kernel_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.transform.Pass]:
+    """Operators to scheduled kernels of their lanes."""
     return [
-        # 1. Data movement: which lane has which value.
-        InsertTransfers(),
-        # 2. Operators to kernels. No device is known to Relax here, so nothing can lose one.
+        # No device is known to Relax here, so nothing can lose one.
         T.LegalizeOps(),
         T.AnnotateTIROpPattern(),
         T.FoldConstant(),
         T.FuseOps(),
         T.FuseTIR(),
-        # 3. Kernels to lanes, and schedules per lane.
         AssignKernels(cpu, gpu),
         ScheduleKernels(),
-        LiftGpuWeights(),
-        # 4. Explicit memory, planned per lane function.
+    ]
+
+
+def _vm_passes() -> list[tvm.transform.Pass]:
+    """Explicit memory, planned per lane function, and VM builtins."""
+    return [
         T.RewriteDataflowReshape(),
         T.ToNonDataflow(),
         T.RemovePurityChecking(),
         T.CallTIRRewrite(),
         PlaceAllocations(),
         T.StaticPlanBlockMemory(),
-        # 5. VM builtins.
         T.LowerAllocTensor(),
         T.KillAfterLastUse(),
         T.LowerRuntimeBuiltin(),
@@ -46,14 +46,42 @@ def lowering_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.
     ]
 
 
+def lowering_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.transform.Pass]:
+    """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
+    return [
+        # 1. Data movement: which lane has which value.
+        InsertTransfers(),
+        # 2. Operators to kernels, scheduled for their lane.
+        *_kernel_passes(cpu, gpu),
+        # 3. Weights of the GPU lane become parameters.
+        LiftGpuWeights(),
+        # 4. Memory and VM builtins.
+        *_vm_passes(),
+    ]
+
+
 def lower(mod: tvm.IRModule, cpu: tvm.target.Target, gpu: tvm.target.Target) -> tvm.IRModule:
     """Run :func:`lowering_passes` on the result of ``ApplyPlan``."""
-    with tvm.transform.PassContext(opt_level=3):
-        return tvm.transform.Sequential(lowering_passes(cpu, gpu))(mod)
+    return _run(lowering_passes(cpu, gpu), mod)
 
 
 def build(mod: tvm.IRModule, cpu: tvm.target.Target, gpu: tvm.target.Target) -> relax.VMExecutable:
     """Lower an applied plan and generate its code: CPU functions and OpenCL kernels."""
-    lowered = lower(mod, cpu, gpu)
+    return _generate(lower(mod, cpu, gpu), cpu)
+
+
+def build_kernels(
+    mod: tvm.IRModule, cpu: tvm.target.Target, gpu: tvm.target.Target
+) -> relax.VMExecutable:
+    """Build lane functions alone, each callable on tensors of its lane: to be measured."""
+    return _generate(_run([*_kernel_passes(cpu, gpu), *_vm_passes()], mod), cpu)
+
+
+def _run(passes: list[tvm.transform.Pass], mod: tvm.IRModule) -> tvm.IRModule:
     with tvm.transform.PassContext(opt_level=3):
-        return relax.build(lowered, target=cpu, relax_pipeline=None)
+        return tvm.transform.Sequential(passes)(mod)
+
+
+def _generate(mod: tvm.IRModule, cpu: tvm.target.Target) -> relax.VMExecutable:
+    with tvm.transform.PassContext(opt_level=3):
+        return relax.build(mod, target=cpu, relax_pipeline=None)

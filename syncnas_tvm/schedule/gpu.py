@@ -89,7 +89,7 @@ def _reduce(sch: s_tir.Schedule, blocks: Blocks, max_threads: int) -> None:
     last = write_back_block(sch, blocks)
     width = next((v for v in VECTORS if shape[-1] % v == 0), 1)
     vector = width >= 4 or shape[-1] == width
-    columns = width if vector else largest_divisor(shape[-1], 7)
+    columns = width if vector else 1
     channels = largest_divisor(shape[1], MAX_CHANNELS) if len(shape) > 2 else 1
     outer, inner = split_output(sch, last, Tile(channels, columns))
     item = _bind_grid(sch, outer, min(WORK_GROUP, max_threads))

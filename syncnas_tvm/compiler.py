@@ -1,0 +1,295 @@
+"""The main job: an ONNX model in, one CPU+GPU executable out, checked against the model."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from syncnas_tvm import artifact
+from syncnas_tvm.artifact import Manifest
+from syncnas_tvm.candidates import decision_space
+from syncnas_tvm.cost_models import CostModel, Roofline
+from syncnas_tvm.errors import BuildError, InputError, SyncNASError, error_line
+from syncnas_tvm.frontend import ImportedModel, import_onnx
+from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.host_costs import measured_costs, measured_table
+from syncnas_tvm.link import export_library
+from syncnas_tvm.lowering import build
+from syncnas_tvm.passes.apply_plan import ApplyPlan
+from syncnas_tvm.plan import Plan
+from syncnas_tvm.planner import (
+    Budget,
+    Candidate,
+    Choice,
+    Space,
+    choose,
+    choose_fixed,
+    plan_of,
+    single_lane,
+)
+from syncnas_tvm.runtime.executable import Executable
+from syncnas_tvm.runtime.lanes import reserve_cores
+from syncnas_tvm.syncs import count_syncs
+from syncnas_tvm.targets import Target, TargetCosts, load_target
+from syncnas_tvm.timeline import Timeline
+from syncnas_tvm.verify import Deviation, compare_with_onnxruntime
+from syncnas_tvm.work import LANES, Lane
+
+Lanes = Literal["cpu", "gpu", "both"]
+STAGES = ("import", "regions", "measure", "plan", "build", "verify", "time")
+TOLERANCE = 1e-4
+"""Largest relative error (max |a - b| / max |b|, per output) that passes verification."""
+DEFAULT_BUDGET = Budget(evaluations=2000)
+TIMED_ROUNDS, RUNS_A_ROUND = 5, 4
+
+Report = Callable[[str, str], None]
+"""Called with a stage's name when it begins, and with details while it goes on."""
+
+
+@dataclass
+class Latency:
+    """Predicted and, where it was run, measured median latency in microseconds."""
+
+    predicted: float | None = None
+    measured: float | None = None
+
+
+@dataclass
+class CompileResult:
+    """What a compile did. ``folder`` is None where nothing was written."""
+
+    model: Path
+    target: Target
+    folder: Path | None
+    graph: RegionGraph
+    choice: Choice
+    latency_us: dict[str, Latency]
+    deviation: Deviation | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was compiled."""
+        return self.choice.plan
+
+    @property
+    def syncs(self) -> int:
+        """Points at which the lanes exchange data."""
+        return count_syncs(self.choice.candidates)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``compile --json`` prints."""
+        return {
+            "model": str(self.model),
+            "target": self.target.name,
+            "output": None if self.folder is None else str(self.folder),
+            "regions": [vars(region) for region in self.graph.regions],
+            "plan": self.plan.to_json(),
+            "reason": self.choice.reason,
+            "syncs": self.syncs,
+            "latency_us": {name: vars(latency) for name, latency in self.latency_us.items()},
+            "max_abs_error": self.deviation.max_abs if self.deviation else None,
+            "max_rel_error": self.deviation.max_rel if self.deviation else None,
+            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+        }
+
+
+def compile_onnx(
+    model: str | Path,
+    target: str | Path | Target = "host",
+    output: str | Path | None = None,
+    *,
+    lanes: Lanes = "both",
+    plan: Plan | None = None,
+    split_all: bool = False,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    verify: bool | None = None,
+    verify_inputs: Sequence[Mapping[str, np.ndarray]] = (),
+    tolerance: float = TOLERANCE,
+    strategy: str = "mcts",
+    budget: Budget = DEFAULT_BUDGET,
+    seed: int = 0,
+    timed: bool | None = None,
+    report: Report = lambda stage, detail: None,
+) -> CompileResult:
+    """Compile an ONNX model for both lanes of ``target`` and write it to the folder ``output``.
+
+    The plan is searched with ``strategy``, unless one is given (``plan``) or every region that can
+    be split is to be split (``split_all``); ``lanes`` restricts it to one lane. ``verify`` runs the
+    executable on random inputs and on ``verify_inputs`` and compares with onnxruntime; it is on by
+    default for targets that run here, as is ``timed``, which measures the latency of the plan and
+    of each lane alone. With no ``output`` the executable goes to a temporary folder that is gone at
+    the end.
+
+    Raises ModelError, InputError, TargetError, PlanError, RuleError, BuildError, and
+    VerificationError where a relative error is above ``tolerance``; nothing is written then.
+    """
+    folder = None if output is None else Path(output)
+    job = _Job(Path(model), target if isinstance(target, Target) else load_target(target), report)
+    on_host = job.target.is_host
+    if verify and not on_host:
+        raise InputError(
+            f"--verify runs the executable, and target '{job.target.name}' does not run on this "
+            "machine; leave it out, or use --target host"
+        )
+    if folder is not None:
+        artifact.check_output(folder)
+    if on_host:
+        reserve_cores(job.target)
+    with job.stage("import"):
+        imported = import_onnx(job.model, input_shapes)
+    with job.stage("regions"):
+        graph = RegionGraph(imported.mod, job.target.channel_step)
+        space = decision_space(graph)
+    with job.stage("measure"):
+        table, costs = job.knowledge(graph, space, lanes)
+    with job.stage("plan"):
+        if plan is not None or split_all:
+            choice = choose_fixed(space, costs, table, plan)
+        else:
+            choice = choose(space, costs, table, strategy, budget, seed, lanes)
+    latency_us = {name: Latency(choice.latency_us.get(name)) for name in (*LANES, "both")}
+    result = CompileResult(
+        job.model, job.target, folder, graph, choice, latency_us, seconds=job.seconds
+    )
+    with _folder_for(folder) as aside:
+        with job.stage("build"):
+            manifest = job.build(imported, graph, choice, aside)
+        timelines = {"predicted": choice.timeline}
+        if on_host if verify is None else verify:
+            with job.stage("verify"):
+                executable = Executable(aside, manifest)
+                inputs = [executable.random_inputs(seed), *verify_inputs]
+                result.deviation = compare_with_onnxruntime(executable, imported, inputs)
+                result.deviation.check(tolerance)
+        if on_host and timed is not False:
+            with job.stage("time"):
+                timelines["measured"] = job.time(imported, result, space, lanes, aside, manifest)
+        job.finish(aside, manifest, timelines)
+    return result
+
+
+class _Job:
+    """One compile: what its stages share, and how long each took."""
+
+    def __init__(self, model: Path, target: Target, report: Report) -> None:
+        self.model = model
+        self.target = target
+        self.report = report
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Report the stage and note how long it took."""
+        self.report(name, "")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def knowledge(
+        self, graph: RegionGraph, space: Space, lanes: Lanes
+    ) -> tuple[CostModel, TargetCosts]:
+        """The cost model and the other costs: measured on ``host``, else from the target."""
+        if not self.target.is_host:
+            return Roofline(self.target), self.target.costs
+        used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
+        table = measured_table(
+            graph, space, self.target, used, lambda text: self.report("measure", text)
+        )
+        return table, measured_costs(self.target) if "gpu" in used else self.target.costs
+
+    def build(
+        self, imported: ImportedModel, graph: RegionGraph, choice: Choice, folder: Path
+    ) -> Manifest:
+        """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
+        cpu, gpu = self.target.cpu_target(), self.target.gpu_target()
+        try:
+            executable = build(ApplyPlan(graph, choice.plan)(graph.mod), cpu, gpu)
+        except SyncNASError:
+            raise
+        except Exception as error:
+            raise BuildError(
+                f"TVM cannot build {self.model.name} for target '{self.target.name}': "
+                f"{error_line(error)}; --debug shows where"
+            ) from error
+        export_library(executable, self.target, folder / artifact.MODEL)
+        artifact.write_json(folder / artifact.PLAN, choice.plan.to_json())
+        config = self.target.cpu_config()
+        return Manifest(
+            target=self.target.name,
+            machine=str(config["mtriple"]),
+            cpu=str(config.get("mcpu", "")),
+            runs_on_host=self.target.is_host,
+            lanes=lanes_of(choice.candidates),
+            syncs=count_syncs(choice.candidates),
+            inputs=imported.inputs,
+            outputs=imported.outputs,
+            versions=artifact.versions(),
+            files={},
+        )
+
+    def time(
+        self,
+        imported: ImportedModel,
+        result: CompileResult,
+        space: Space,
+        lanes: Lanes,
+        folder: Path,
+        manifest: Manifest,
+    ) -> Timeline:
+        """Measure the plan and each lane alone, runs interleaved; the plan's measured timeline."""
+        chosen = Executable(folder, manifest)
+        name = result.choice.lane or "both"
+        running = {name: chosen}
+        with tempfile.TemporaryDirectory(prefix="syncnas-") as scratch:
+            for lane in LANES if lanes == "both" else ():
+                if lane != name:
+                    self.report("time", f"{lane} lane alone")
+                    alone = replace(
+                        result.choice,
+                        plan=plan_of(single_lane(space, lane)),
+                        candidates=single_lane(space, lane),
+                    )
+                    where = Path(scratch) / lane
+                    where.mkdir()
+                    running[lane] = Executable(
+                        where, self.build(imported, result.graph, alone, where)
+                    )
+            inputs = chosen.random_inputs()
+            samples: dict[str, list[float]] = {key: [] for key in running}
+            for _ in range(TIMED_ROUNDS):
+                for key, executable in running.items():
+                    samples[key] += executable.time(repeat=RUNS_A_ROUND, warmup=1, **inputs)
+        for key, latencies_us in samples.items():
+            result.latency_us[key].measured = float(np.median(latencies_us))
+        return chosen.profile(**inputs)
+
+    def finish(self, folder: Path, manifest: Manifest, timelines: dict[str, Timeline]) -> None:
+        """Write timeline.json and manifest.json: the folder is complete."""
+        data = {name: timeline.to_json() for name, timeline in timelines.items()}
+        artifact.write_json(folder / artifact.TIMELINE, data)
+        files = {name: artifact.digest(folder / name) for name in artifact.FILES}
+        artifact.write_json(folder / artifact.MANIFEST, replace(manifest, files=files).to_json())
+
+
+def lanes_of(candidates: Sequence[Candidate]) -> tuple[Lane, ...]:
+    """The lanes that run any kernel of the plan."""
+    return tuple(lane for lane in LANES if any(c.work.kernels(lane) for c in candidates))
+
+
+@contextmanager
+def _folder_for(output: Path | None) -> Iterator[Path]:
+    """The folder to write to: aside of ``output``, or one that is gone afterwards."""
+    if output is not None:
+        with artifact.written_aside(output) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="syncnas-") as name:
+            yield Path(name)

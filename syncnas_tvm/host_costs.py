@@ -1,0 +1,140 @@
+"""What the planner knows of this machine: measured kernels and transfers, kept between compiles."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import tvm
+
+from syncnas_tvm.cost_models import MeasuredTable, Measurement, Roofline, TableFile, machine_key
+from syncnas_tvm.graph.fusion import Group
+from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.graph.region_work import groups_in
+from syncnas_tvm.kernel_timer import time_kernels
+from syncnas_tvm.passes.rule import rule
+from syncnas_tvm.planner import Candidate, Space
+from syncnas_tvm.runtime.lanes import gpu_device, gpu_name, on_cpu_lane
+from syncnas_tvm.targets import Target, TargetCosts, Transfer
+from syncnas_tvm.work import LANES, Lane
+
+# The lane's share of a cut that is measured: a half and a quarter; the whole comes from Place.
+MEASURED_SHARES = (0.5, 0.25)
+MEASURE_SECONDS = 25.0
+CACHE_VARIABLE = "SYNCNAS_CACHE_DIR"
+
+
+def cache_folder() -> Path:
+    """Where measurements are kept: SYNCNAS_CACHE_DIR, or the user's cache folder."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "syncnas-tvm"
+
+
+def measured_table(
+    graph: RegionGraph,
+    space: Space,
+    target: Target,
+    lanes: tuple[Lane, ...] = LANES,
+    report: Callable[[str], None] = lambda text: None,
+    seconds: float = MEASURE_SECONDS,
+) -> MeasuredTable:
+    """Latencies of the model's kernels on this machine, as many as can be measured in ``seconds``.
+
+    Measured are the whole, half and quarter of each distinct kernel, the heaviest first; cuts in
+    between are interpolated. Earlier results are read from the user's cache folder, new ones added.
+    """
+    key = machine_key(
+        target, schedules=_schedule_digest(), gpu=gpu_name() if "gpu" in lanes else ""
+    )
+    file = TableFile.in_folder(cache_folder(), key)
+    table, problems = file.load(Roofline(target))
+    for problem in problems:
+        report(problem)
+    wanted = [g for g in _wanted(graph, space, lanes) if g.kernel not in table]
+    if not wanted:
+        return table
+    wanted.sort(key=lambda g: -g.kernel.flops)
+    times = time_kernels(
+        wanted,
+        target,
+        time.monotonic() + seconds,
+        lambda done: report(f"{done} of {len(wanted)} kernels measured"),
+    )
+    for t in times:
+        table.add(t.kernel, t.latency_us, t.noise_us)
+    file.append({t.kernel: Measurement(t.latency_us, t.noise_us) for t in times})
+    return table
+
+
+def _schedule_digest() -> str:
+    """Changes with the schedule rules, which make measured kernels what they are."""
+    hashed = hashlib.sha256()
+    for path in sorted((Path(__file__).parent / "schedule").glob("*.py")):
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()[:12]
+
+
+def _wanted(graph: RegionGraph, space: Space, lanes: tuple[Lane, ...]) -> list[Group]:
+    """The distinct kernels of the decisions that are measured."""
+    found: dict[object, Group] = {}
+    for here in space.candidates:
+        singles = [c for c in here if c.span == 1]
+        for candidate in singles:
+            if candidate.decision.rule == "Place":
+                _collect(graph, candidate, lanes, found)
+        splits = [c for c in singles if c.decision.rule == "ChannelSplit"]
+        for share in MEASURED_SHARES:
+            for lane in lanes if len(lanes) > 1 else ():
+                gpu_share = share if lane == "gpu" else 1 - share
+                if splits:
+                    nearest = min(
+                        splits, key=lambda c: abs(float(c.decision.param("gpu_share")) - gpu_share)
+                    )
+                    _collect(graph, nearest, (lane,), found)
+    return list(found.values())
+
+
+def _collect(
+    graph: RegionGraph, candidate: Candidate, lanes: tuple[Lane, ...], found: dict[object, Group]
+) -> None:
+    decision = candidate.decision
+    region = graph.region(decision.regions[0])
+    rewritten = rule(decision.rule).rewrite(graph.mod, graph, region, decision)
+    for group in groups_in(rewritten, region.name):
+        if group.kernel.lane in lanes:
+            found.setdefault(group.kernel, group)
+
+
+def measured_costs(target: Target) -> TargetCosts:
+    """The target's costs with the transfers of this machine: latency and bandwidth per direction."""
+    gpu, cpu = gpu_device(), tvm.cpu(0)
+    with on_cpu_lane(target.cpus):
+        return replace(
+            target.costs,
+            to_gpu=_transfer(cpu, gpu),
+            to_cpu=_transfer(gpu, cpu),
+        )
+
+
+def _transfer(source: tvm.runtime.Device, to: tvm.runtime.Device) -> Transfer:
+    """A line through the times of a small and a large copy, as the executable makes them."""
+    sizes = (4096, 1 << 20)
+    times_us = []
+    for size in sizes:
+        tensor = tvm.runtime.tensor(np.zeros(size // 4, "float32"), source)
+        samples = []
+        for _ in range(20):
+            start = time.perf_counter()
+            tensor.copyto(to)
+            samples.append((time.perf_counter() - start) * 1e6)
+        gpu_device().sync()
+        times_us.append(float(np.median(samples)))
+    per_byte = max((times_us[1] - times_us[0]) / (sizes[1] - sizes[0]), 1e-6)
+    return Transfer(max(0.1, times_us[0] - sizes[0] * per_byte), 1e-3 / per_byte)
