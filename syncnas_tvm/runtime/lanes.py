@@ -25,8 +25,10 @@ def reserve_cores(target: Target) -> None:
     if target.is_host:
         os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(lane_threads().gpu_threads))
         os.environ.setdefault("POCL_AFFINITY", "1")
+        # TVM would bind the calling thread to the first core, which is PoCL's.
+        os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.environ.setdefault("TVM_NUM_THREADS", str(target.cpu_threads))
-    # 1: the big cores first, which on one kind of core means any.
+    # 1: the big cores first, where there are several kinds.
     tvm_ffi.get_global_func("runtime.config_threadpool")(1, int(os.environ["TVM_NUM_THREADS"]))
 
 
