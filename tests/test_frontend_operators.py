@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import zoo
 from onnx import TensorProto, helper, numpy_helper
-from test_frontend import assert_matches, ops_of, save_graph, weight
+from test_frontend import assert_canonical, assert_matches, ops_of, save_graph, weight
+from torch import nn
+from torch.nn import functional
 
 from syncnas_tvm.frontend import import_onnx
 
@@ -298,3 +304,85 @@ def test_output_twice_and_constant(tmp_path: Path) -> None:
         [weight("w", 2, 3)],
     )
     assert_matches(import_onnx(path))
+
+
+def hard_gate(x: torch.Tensor) -> torch.Tensor:
+    return functional.relu6(x + 3) / 6
+
+
+HARD_SWISH = {
+    "product divided": lambda x: x * functional.relu6(x + 3) / 6,
+    "gate divided": lambda x: x * hard_gate(x),
+    "product scaled": lambda x: x * functional.hardtanh(x + 3, 0, 6) * (1 / 6),
+    "scaled inside": lambda x: x * torch.clamp(x / 6 + 0.5, min=0, max=1),
+    "two bounds": lambda x: torch.clamp(torch.clamp(x + 3, min=0), max=6).div(6.0) * x,
+    "one operator": functional.hardswish,
+}
+SWISH = {
+    "product": lambda x: x * torch.sigmoid(x),
+    "gate first": lambda x: torch.sigmoid(x) * x,
+    "quotient": lambda x: x / (1 + torch.exp(-x)),
+    "one operator": functional.silu,
+}
+
+
+class Gated(nn.Module):
+    """A convolution, an activation, and squeeze-and-excite made of dense layers."""
+
+    def __init__(self, act: Callable[[torch.Tensor], torch.Tensor], flat: bool) -> None:
+        super().__init__()
+        self.stem = zoo.ConvNorm(3, 16, (3,), 2)
+        self.reduce, self.expand = nn.Linear(16, 4), nn.Linear(4, 16)
+        self.spelling, self.flat = act, flat
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.spelling(self.stem(x))
+        means = x.view(x.size(0), x.size(1), -1).mean(-1) if self.flat else x.mean([2, 3])
+        gate = hard_gate(self.expand(torch.relu(self.reduce(means))))
+        if self.flat:
+            return x * gate.view(gate.size(0), -1, 1, 1)
+        return x * gate.unsqueeze(-1).unsqueeze(-1)
+
+
+GATE = {"relax.add": 4, "relax.clip": 1, "relax.matmul": 2, "relax.mean": 1, "relax.multiply": 2}
+REST = {"relax.nn.conv2d": 1, "relax.nn.relu": 1, "relax.reshape": 2}
+
+
+def canonical_gated(path: Path, act: Callable, flat: bool, exporter: str, opset: int) -> Counter:
+    model = Gated(act, flat)
+    zoo.randomise(model, 0)
+    zoo.save(model.eval(), 16, path, exporter, opset)
+    imported = import_onnx(path)
+    assert_canonical(imported)
+    assert_matches(imported)
+    return ops_of(imported)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("spelling", HARD_SWISH)
+def test_spellings_of_hard_swish(spelling: str, opset: int, flat: bool, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    found = canonical_gated(path, HARD_SWISH[spelling], flat, "torchscript", opset)
+    assert found == Counter(GATE) + Counter(REST) + Counter(
+        {"relax.multiply": 2, "relax.add": 1, "relax.clip": 1}
+    )
+
+
+@pytest.mark.parametrize("spelling", SWISH)
+def test_spellings_of_swish(spelling: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    found = canonical_gated(path, SWISH[spelling], False, "torchscript", 17)
+    assert found == Counter(GATE) + Counter(REST) + Counter({"relax.nn.silu": 1})
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (HARD_SWISH["product divided"], {"relax.multiply": 2, "relax.add": 1, "relax.clip": 1}),
+        (SWISH["quotient"], {"relax.nn.silu": 1}),
+    ],
+)
+def test_spellings_through_dynamo(act: Callable, expected: dict, tmp_path: Path) -> None:
+    found = canonical_gated(tmp_path / "net.onnx", act, True, "dynamo", 18)
+    assert found == Counter(GATE) + Counter(REST) + Counter(expected)

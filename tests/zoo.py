@@ -8,6 +8,7 @@ batch norms have statistics away from zero and one: folding them wrongly changes
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -400,7 +401,8 @@ class ResNet18(nn.Module):
         return self.classifier(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def _randomise(model: nn.Module, seed: int) -> None:
+def randomise(model: nn.Module, seed: int) -> None:
+    """Weights, biases and batch norm statistics that keep activations in range."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor: Tensor, mean: float, std: float) -> None:
@@ -425,7 +427,7 @@ def build(name: str, *, width: float = 1.0, classes: int = 1000, seed: int = 0) 
     if name == "efficientnet_lite0":
         return _trained_lite0()
     model = ResNet18(width, classes) if name == "resnet18" else Mobile(NETS[name], width, classes)
-    _randomise(model, seed)
+    randomise(model, seed)
     return model.eval()
 
 
@@ -455,7 +457,7 @@ def export(
     ``exporter`` is ``torchscript`` or ``dynamo``. Without ``path`` the file stays in the cache.
     """
     opset = opset or (18 if exporter == "dynamo" else 17)
-    folder = Path(os.environ.get("SYNCNAS_TEST_CACHE", "") or _fresh_cache())
+    folder = Path(os.environ.get("SYNCNAS_TEST_CACHE", "") or _fresh_cache().name)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}-w{width:g}-s{size}-c{classes}-r{seed}-{exporter}-{opset}.onnx"
     if not file.exists():
@@ -490,10 +492,7 @@ def save(
         )
 
 
-_CACHE: list[str] = []
-
-
-def _fresh_cache() -> str:
-    if not _CACHE:
-        _CACHE.append(tempfile.mkdtemp(prefix="syncnas-zoo-"))
-    return _CACHE[0]
+@functools.cache
+def _fresh_cache() -> tempfile.TemporaryDirectory[str]:
+    """A folder that disappears with the process."""
+    return tempfile.TemporaryDirectory(prefix="syncnas-zoo-")

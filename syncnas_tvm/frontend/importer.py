@@ -73,15 +73,15 @@ class OriginalModel:
 class ImportedModel:
     """A model in canonical form (see :mod:`syncnas_tvm.frontend.canonical`)."""
 
-    mod: tvm.IRModule
+    mod: tvm.IRModule = field(repr=False)
     """One function ``main``; its parameters are ``inputs``, in order."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    proto: onnx.ModelProto
+    proto: onnx.ModelProto = field(repr=False)
     """The checked model after constant folding, with static shapes."""
     path: Path
     original: OriginalModel
-    node_names: Mapping[str, str] = field(default_factory=dict)
+    node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The ONNX node behind each binding, by the name of the binding's variable."""
 
 
