@@ -1,80 +1,26 @@
-"""Cost models: what all of them keep to, the roofline, the measured table and its file."""
+"""Cost models: what all of them keep to, the roofline, the measured table."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels import RK3399, add, conv, dense, depthwise, kernels, mean
 
 from syncnas_tvm.cost_models import (
     CostModel,
     MeasuredTable,
-    Measurement,
     Roofline,
-    TableFile,
-    kernel_from_json,
-    kernel_to_json,
     kind_of,
-    machine_key,
 )
-from syncnas_tvm.cost_models.fit_roofline import fit, kernel_of, read_log
 from syncnas_tvm.cost_models.siblings import Ladder, family
-from syncnas_tvm.targets import KERNEL_KINDS, load_target
-from syncnas_tvm.work import Epilogue, Kernel, Lane
-
-RELU6 = (("min", 0.0), ("max", 6.0))
-RK3399 = load_target("rk3399")
-
-
-def conv(into: int, out: int, lane: Lane = "cpu", side: int = 14, window: int = 1) -> Kernel:
-    return Kernel(
-        "nn.conv2d",
-        ((1, into, side, side), (out, into, window, window), (1, out, side, side)),
-        "float32",
-        lane,
-        attrs=(("padding", (window // 2,) * 4), ("groups", 1)),
-        epilogue=(Epilogue("add", ((1, out, 1, 1),)), Epilogue("clip", (), RELU6)),
-    )
-
-
-def depthwise(width: int, lane: Lane = "cpu", side: int = 14) -> Kernel:
-    shape = (1, width, side, side)
-    shapes = (shape, (width, 1, 3, 3), shape)
-    return Kernel(
-        "nn.conv2d", shapes, "float32", lane, attrs=(("groups", width), ("strides", (1, 1)))
-    )
-
-
-def dense(into: int, out: int, lane: Lane = "cpu") -> Kernel:
-    return Kernel("matmul", ((1, into), (into, out), (1, out)), "float32", lane)
-
-
-def add(width: int, lane: Lane = "cpu") -> Kernel:
-    return Kernel("add", ((1, width, 14, 14),) * 3, "float32", lane)
-
-
-def mean(width: int, lane: Lane = "cpu") -> Kernel:
-    return Kernel("mean", ((1, width, 7, 7), (1, width, 1, 1)), "float32", lane)
-
-
-lanes = st.sampled_from(["cpu", "gpu"])
-widths = st.integers(1, 2000)
-kernels = st.one_of(
-    st.builds(conv, widths, widths, lanes, st.integers(1, 112), st.sampled_from([1, 3, 5])),
-    st.builds(depthwise, widths, lanes, st.integers(1, 112)),
-    st.builds(dense, widths, widths, lanes),
-    st.builds(add, widths, lanes),
-    st.builds(mean, widths, lanes),
-)
+from syncnas_tvm.targets import KERNEL_KINDS
+from syncnas_tvm.work import Kernel
 
 
 def table(*measured: tuple[Kernel, float], fallback: CostModel | None = None) -> MeasuredTable:
@@ -280,179 +226,3 @@ class TestMeasuredTable:
         xs = sorted(data.draw(st.lists(st.floats(0.5, 1000), min_size=2, max_size=8)))
         values = [ladder.at(x) for x in xs]
         assert all(a <= b * (1 + 1e-12) for a, b in pairwise(values))
-
-
-@given(kernels)
-def test_kernels_survive_json(kernel: Kernel) -> None:
-    again = kernel_from_json(json.loads(json.dumps(kernel_to_json(kernel))))
-    assert again == kernel
-    assert hash(again) == hash(kernel)
-
-
-KEY = {"processor": "test", "tvm": "0"}
-ENTRIES = {conv(64, 384): Measurement(800.0, 4.0), depthwise(96, "gpu"): Measurement(90.0, 1.0)}
-
-
-def append_one(path: Path, number: int) -> None:
-    for out in range(20):
-        TableFile(path, KEY).append({conv(number + 1, out + 1): Measurement(1.0 + number)})
-
-
-class TestTableFile:
-    def load(self, file: TableFile) -> tuple[MeasuredTable, list[str]]:
-        return file.load(Roofline(RK3399))
-
-    def test_what_is_appended_is_read_back(self, tmp_path: Path) -> None:
-        file = TableFile(tmp_path / "deep" / "t.jsonl", KEY)
-        file.append(ENTRIES)
-        file.append({add(3): Measurement(5.0)})
-        found, problems = self.load(file)
-        assert found.entries == {**ENTRIES, add(3): Measurement(5.0)}
-        assert problems == []
-
-    def test_the_last_line_for_a_kernel_counts_and_saving_keeps_one(self, tmp_path: Path) -> None:
-        file = TableFile(tmp_path / "t.jsonl", KEY)
-        file.append({add(3): Measurement(5.0)})
-        file.append({add(3): Measurement(6.0)})
-        found, _ = self.load(file)
-        assert found.entries == {add(3): Measurement(6.0)}
-        file.save(found)
-        assert len(file.path.read_text().splitlines()) == 2
-        assert self.load(file)[0].entries == found.entries
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["t.jsonl", "t.lock"]
-
-    def test_no_file_is_an_empty_table(self, tmp_path: Path) -> None:
-        found, problems = self.load(TableFile(tmp_path / "t.jsonl", KEY))
-        assert len(found) == 0
-        assert problems == []
-
-    @pytest.mark.parametrize(
-        "header", ["", "{}", "junk", "[]", '{"format": 1, "key": {"tvm": "9"}}']
-    )
-    def test_another_machines_table_is_not_used_and_then_replaced(
-        self, tmp_path: Path, header: str
-    ) -> None:
-        file = TableFile(tmp_path / "t.jsonl", KEY)
-        file.append(ENTRIES)
-        lines = file.path.read_text().splitlines()
-        file.path.write_text("\n".join([header, *lines[1:]]) + "\n")
-        found, problems = self.load(file)
-        assert len(found) == 0
-        assert len(problems) == 1
-        assert "not used" in problems[0]
-        file.append({add(3): Measurement(5.0)})
-        assert self.load(file)[0].entries == {add(3): Measurement(5.0)}
-
-    @pytest.mark.parametrize(
-        "broken",
-        [
-            "",
-            "{",
-            "3",
-            "null",
-            '{"kernel": {}, "latency_us": 3, "noise_us": 0}',
-            '{"latency_us": 3}',
-            "\x00\x01",
-        ],
-    )
-    def test_a_corrupt_line_is_reported_with_its_number_and_skipped(
-        self, tmp_path: Path, broken: str
-    ) -> None:
-        file = TableFile(tmp_path / "t.jsonl", KEY)
-        file.append(ENTRIES)
-        header, first, second = file.path.read_text().splitlines()
-        file.path.write_text("\n".join([header, first, broken, second]) + "\n")
-        found, problems = self.load(file)
-        assert found.entries == ENTRIES
-        assert len(problems) == 1
-        assert problems[0].startswith(f"{file.path}:3: skipped")
-
-    @pytest.mark.parametrize("value", ["-5", "0", "NaN", '"x"', "null", "[1]"])
-    def test_a_line_that_is_no_time_is_skipped(self, tmp_path: Path, value: str) -> None:
-        file = TableFile(tmp_path / "t.jsonl", KEY)
-        file.append({add(3): Measurement(123.5)})
-        file.path.write_text(file.path.read_text().replace("123.5", value))
-        found, problems = self.load(file)
-        assert len(found) == 0
-        assert len(problems) == 1
-
-    def test_a_kill_in_mid_append_costs_one_line_at_most(self, tmp_path: Path) -> None:
-        file = TableFile(tmp_path / "t.jsonl", KEY)
-        file.append(ENTRIES)
-        whole = file.path.read_bytes()
-        for length in range(len(whole)):
-            file.path.write_bytes(whole[:length])
-            file.append({add(3): Measurement(5.0)})
-            found, problems = self.load(file)
-            assert add(3) in found
-            assert len(problems) <= 1
-            assert found.entries.items() <= {**ENTRIES, add(3): Measurement(5.0)}.items()
-
-    def test_processes_may_append_at_the_same_time(self, tmp_path: Path) -> None:
-        path = tmp_path / "t.jsonl"
-        context = multiprocessing.get_context("fork")
-        workers = [context.Process(target=append_one, args=(path, n)) for n in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-            assert worker.exitcode == 0
-        found, problems = self.load(TableFile(path, KEY))
-        assert len(found) == 80
-        assert problems == []
-
-    def test_a_key_has_its_own_file(self, tmp_path: Path) -> None:
-        host = load_target("host")
-        one = TableFile.in_folder(tmp_path, machine_key(host, opencl="a"))
-        two = TableFile.in_folder(tmp_path, machine_key(host, opencl="b"))
-        again = TableFile.in_folder(tmp_path, machine_key(host, opencl="a"))
-        assert one.path == again.path != two.path
-        assert machine_key(host)["cpu_threads"] == str(host.cpu_threads)
-
-
-class TestFit:
-    def row(self, template: str, arguments: Sequence[Any], seconds: float) -> str:
-        entry = {
-            "input": ["llvm -model=test", template, arguments, {}],
-            "result": [[seconds], 0, 1, 1],
-        }
-        return json.dumps(entry)
-
-    def test_rows_become_kernels(self) -> None:
-        def tensor(*shape: int) -> list[Any]:
-            return ["TENSOR", list(shape), "float32"]
-
-        data = tensor(1, 32, 112, 112)
-        strided = kernel_of(
-            "depthwise_conv2d_nchw.x", [data, tensor(32, 1, 3, 3), [2, 2], [1, 1, 1, 1]], "cpu"
-        )
-        assert strided is not None
-        assert strided.out_shape == (1, 32, 56, 56)
-        assert kind_of(strided) == "depthwise"
-        assert kernel_of("dense.x", [tensor(1, 64), tensor(10, 64)], "gpu") == dense(64, 10, "gpu")
-        assert kernel_of("conv2d_nchw_winograd.x", [data, data], "cpu") is None
-        half = ["TENSOR", [1, 32, 112, 112], "float16"]
-        assert kernel_of("conv2d_nchw.x", [half, half], "cpu") is None
-
-    def test_the_efficiency_behind_a_log_is_found(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        lines = ["# a comment"]
-        for out in (64, 128, 256, 512):
-            arguments = [
-                ["TENSOR", [1, 64, 28, 28], "float32"],
-                ["TENSOR", [out, 64, 1, 1], "float32"],
-                [1, 1],
-                [0, 0],
-            ]
-            us = 2 * 64 * out * 28 * 28 / (100e3 * 0.4) + 5
-            lines.append(self.row("conv2d_nchw_spatial_pack.x", arguments, us * 1e-6))
-            lines.append(self.row("conv2d_nchw_spatial_pack.x", arguments, us * 2e-6))
-        log = tmp_path / "log"
-        log.write_text("\n".join(lines))
-        rows = read_log(log, "model=test", "cpu")
-        assert len(rows) == 4
-        fit(rows, 100.0, 1000.0, 5.0)
-        printed = capsys.readouterr().out
-        assert printed.startswith(("pointwise = 0.40", "pointwise = 0.39"))
-        assert "4 kernels, 1 % mean error" in printed
