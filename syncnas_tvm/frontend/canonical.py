@@ -17,6 +17,9 @@ What ``normalize`` guarantees, for float32 models whose operators allow it:
   dropout, identities and casts to the same type are gone. Tuples appear as the operand of a
   ``concat`` and as the model's result, nowhere else.
 
+Other operators stay as TVM's importer writes them. Nearly all are Relax operators; ``Einsum``,
+``CumSum`` in reverse and ``Resize`` with a computed region of interest become ``call_tir``.
+
 The form is a fixed point: normalising twice changes nothing.
 """
 
