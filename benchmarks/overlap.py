@@ -89,7 +89,7 @@ def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, object]:
     forms = {"both": mod, "cpu half": half(mod, "cpu"), "gpu half": half(mod, "gpu")}
     runs = {}
     for name, form in forms.items():
-        executable = build(form, target.cpu_target(), target.gpu_target())
+        executable = build(form, target)
         vm = relax.VirtualMachine(executable, [tvm.cpu(0), gpu_device()])
         runs[name] = (vm, list(vm[WEIGHTS_FUNCTION]()))
     channels, _, size, _ = shape

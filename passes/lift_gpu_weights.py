@@ -10,6 +10,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type
+from syncnas_tvm.passes.lift_constants import ConstantLifter
 from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
 
 WEIGHTS_FUNCTION = "gpu_weights"
@@ -42,14 +43,13 @@ class LiftGpuWeights:
         result = tvm.IRModule(attrs=mod.attrs)
         new_gv: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
         for gv, function in mod.functions_items():
-            if isinstance(function, relax.Function) and gv.name_hint != "main":
-                if (function.attrs or {}).get(LANE_ATTR) == "gpu":
-                    lifter = _ConstantLifter()
-                    function = lifter.lift(function)
-                    lifted[gv] = list(lifter.constants)
-                    fresh = tvm.ir.GlobalVar(gv.name_hint)
-                    relax.expr._update_type(fresh, function.ty)
-                    new_gv[gv] = fresh
+            if isinstance(function, relax.Function) and _is_gpu_function(gv, function):
+                lifter = ConstantLifter()
+                function = lifter.lift(function)
+                lifted[gv] = list(lifter.constants)
+                fresh = tvm.ir.GlobalVar(gv.name_hint)
+                relax.expr._update_type(fresh, function.ty)
+                new_gv[gv] = fresh
             if gv.name_hint != "main":
                 result[new_gv.get(gv, gv)] = function
         main, constants = _MainRewriter(new_gv, lifted).rewrite(mod["main"])
@@ -59,30 +59,8 @@ class LiftGpuWeights:
         return result
 
 
-@mutator
-class _ConstantLifter(PyExprMutator):
-    def __init__(self) -> None:
-        super().__init__()
-        self.constants: dict[GenericConst, relax.Var] = {}
-
-    def lift(self, function: relax.Function) -> relax.Function:
-        body = self.visit_expr(function.body)
-        params = [*function.params, *self.constants.values()]
-        return relax.Function(params, body, function.ret_ty, function.is_pure, function.attrs)
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        def lifted(expr: relax.Expr) -> relax.Expr:
-            if isinstance(expr, relax.Tuple):
-                return relax.Tuple([lifted(field) for field in expr.fields])
-            if not isinstance(expr, GenericConst):
-                return self.visit_expr(expr)
-            if expr not in self.constants:
-                type_ = tensor_type(shape_of(expr), dtype_of(expr))
-                self.constants[expr] = relax.Var(f"w{len(self.constants)}", type_)
-            return self.constants[expr]
-
-        args = [lifted(arg) for arg in call.args]
-        return relax.Call(call.op, args, call.attrs, call.ty_args)
+def _is_gpu_function(gv: tvm.ir.GlobalVar, function: relax.Function) -> bool:
+    return gv.name_hint != "main" and (function.attrs or {}).get(LANE_ATTR) == "gpu"
 
 
 @mutator

@@ -209,9 +209,8 @@ class _Job:
         self, imported: ImportedModel, graph: RegionGraph, choice: Choice, folder: Path
     ) -> Manifest:
         """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
-        cpu, gpu = self.target.cpu_target(), self.target.gpu_target()
         try:
-            executable = build(ApplyPlan(graph, choice.plan)(graph.mod), cpu, gpu)
+            executable = build(ApplyPlan(graph, choice.plan)(graph.mod), self.target)
         except SyncNASError:
             raise
         except Exception as error:

@@ -65,7 +65,7 @@ def _time_batch(
         name = f"k{i}"
         function = group.function().with_attrs({LANE_ATTR: lane, "global_symbol": name})
         mod[name] = function
-    executable = build_kernels(mod, target.cpu_target(), target.gpu_target())
+    executable, built = build_kernels(mod, target)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     times = []
@@ -76,7 +76,7 @@ def _time_batch(
             rng = np.random.default_rng(0)
             args = [
                 tvm.runtime.tensor(rng.standard_normal(shape).astype(dtype), device)
-                for shape, dtype in _signature(mod[f"k{i}"])
+                for shape, dtype in _signature(built[f"k{i}"])
             ]
             samples = (_time_gpu if lane == "gpu" else _time_cpu)(vm, f"k{i}", args)
             best = min(samples)

@@ -7,23 +7,29 @@ from tvm import relax
 
 from syncnas_tvm.passes.assign_kernels import AssignKernels
 from syncnas_tvm.passes.insert_transfers import InsertTransfers
+from syncnas_tvm.passes.lift_constants import LiftConstants
 from syncnas_tvm.passes.lift_gpu_weights import LiftGpuWeights
+from syncnas_tvm.passes.pack_lanes import PackLanes
 from syncnas_tvm.passes.place_allocations import PlaceAllocations
 from syncnas_tvm.schedule import ScheduleKernels
+from syncnas_tvm.schedule.packed_kernels import PackedSchedules
+from syncnas_tvm.targets import Target
 
 T = relax.transform
 
 
-def _kernel_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.transform.Pass]:
+def _kernel_passes(target: Target) -> list[tvm.transform.Pass]:
     """Operators to scheduled kernels of their lanes."""
     return [
-        # No device is known to Relax here, so nothing can lose one.
+        # Packed kernels for what has a packed definition...
+        PackLanes(PackedSchedules.of(target)),
+        # ... and TVM's own for the rest. No device is known to Relax here, so nothing can lose one.
         T.LegalizeOps(),
         T.AnnotateTIROpPattern(),
         T.FoldConstant(),
         T.FuseOps(),
         T.FuseTIR(),
-        AssignKernels(cpu, gpu),
+        AssignKernels(target.cpu_target(), target.gpu_target()),
         ScheduleKernels(),
     ]
 
@@ -46,13 +52,13 @@ def _vm_passes() -> list[tvm.transform.Pass]:
     ]
 
 
-def lowering_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.transform.Pass]:
+def lowering_passes(target: Target) -> list[tvm.transform.Pass]:
     """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
     return [
         # 1. Data movement: which lane has which value.
         InsertTransfers(),
         # 2. Operators to kernels, scheduled for their lane.
-        *_kernel_passes(cpu, gpu),
+        *_kernel_passes(target),
         # 3. Weights of the GPU lane become parameters.
         LiftGpuWeights(),
         # 4. Memory and VM builtins.
@@ -60,21 +66,24 @@ def lowering_passes(cpu: tvm.target.Target, gpu: tvm.target.Target) -> list[tvm.
     ]
 
 
-def lower(mod: tvm.IRModule, cpu: tvm.target.Target, gpu: tvm.target.Target) -> tvm.IRModule:
+def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Run :func:`lowering_passes` on the result of ``ApplyPlan``."""
-    return _run(lowering_passes(cpu, gpu), mod)
+    return _run(lowering_passes(target), mod)
 
 
-def build(mod: tvm.IRModule, cpu: tvm.target.Target, gpu: tvm.target.Target) -> relax.VMExecutable:
+def build(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
     """Lower an applied plan and generate its code: CPU functions and OpenCL kernels."""
-    return _generate(lower(mod, cpu, gpu), cpu)
+    return _generate(lower(mod, target), target)
 
 
-def build_kernels(
-    mod: tvm.IRModule, cpu: tvm.target.Target, gpu: tvm.target.Target
-) -> relax.VMExecutable:
-    """Build lane functions alone, each callable on tensors of its lane: to be measured."""
-    return _generate(_run([*_kernel_passes(cpu, gpu), *_vm_passes()], mod), cpu)
+def build_kernels(mod: tvm.IRModule, target: Target) -> tuple[relax.VMExecutable, tvm.IRModule]:
+    """Build lane functions alone, to be measured on tensors of their lane.
+
+    Their weights become parameters behind their own; the module with the final signatures is
+    returned too.
+    """
+    kernels = _run([*_kernel_passes(target), LiftConstants()], mod)
+    return _generate(_run(_vm_passes(), kernels), target), kernels
 
 
 def _run(passes: list[tvm.transform.Pass], mod: tvm.IRModule) -> tvm.IRModule:
@@ -82,6 +91,6 @@ def _run(passes: list[tvm.transform.Pass], mod: tvm.IRModule) -> tvm.IRModule:
         return tvm.transform.Sequential(passes)(mod)
 
 
-def _generate(mod: tvm.IRModule, cpu: tvm.target.Target) -> relax.VMExecutable:
+def _generate(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
     with tvm.transform.PassContext(opt_level=3):
-        return relax.build(mod, target=cpu, relax_pipeline=None)
+        return relax.build(mod, target=target.cpu_target(), relax_pipeline=None)

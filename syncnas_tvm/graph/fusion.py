@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Dataflow, Node, shape_of
-from syncnas_tvm.graph.rebuild import emit_function, fresh_params, with_operands
+from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
 from syncnas_tvm.work import Epilogue, Kernel, Lane
 
 ELEMENTWISE = frozenset(
@@ -46,21 +46,19 @@ class Group:
     nodes: tuple[Node, ...]
 
     def function(self) -> relax.Function:
-        """The group alone as a Relax function of all its operands, weights too: to be measured."""
+        """The group alone as a Relax function of its inputs: what is measured."""
         inside = {node.var for node in self.nodes}
         inputs: dict[relax.Expr, None] = {}
         for node in self.nodes:
             for operand in node.operands:
-                if operand not in inside and len(shape_of(operand)) > 0:
+                if isinstance(operand, relax.Var) and operand not in inside:
                     inputs[operand] = None
         params = fresh_params(list(inputs))
-        env: dict[relax.Expr, relax.Expr] = dict(zip(inputs, params, strict=True))
+        env: dict[relax.Var, relax.Expr] = dict(zip(inputs, params, strict=True))
         builder = relax.BlockBuilder()
 
         def body() -> list[relax.Expr]:
-            for node in self.nodes:
-                operands = [env.get(operand, operand) for operand in node.operands]
-                env[node.var] = builder.emit(with_operands(node.expr, operands))
+            copy_nodes(builder, self.nodes, env)
             return [env[self.nodes[-1].var]]
 
         emit_function(builder, "main", params, body, {}, private=False)

@@ -1,0 +1,181 @@
+"""``PackLanes``: kernels on packed tensors, in place of operators on NCHW ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax, tirx
+
+from syncnas_tvm.graph.calls import LANE_ATTR
+from syncnas_tvm.graph.dataflow import Dataflow, Node, dtype_of, is_constant, shape_of
+from syncnas_tvm.graph.fusion import Group, groups_of
+from syncnas_tvm.graph.rebuild import emit_function, tensor_type, with_operands
+from syncnas_tvm.passes.pack_main import pack_main
+from syncnas_tvm.schedule.layout import (
+    is_packable,
+    pack,
+    pack_dense_weight,
+    pack_depthwise_weight,
+    packed_shape,
+)
+from syncnas_tvm.schedule.packed import Form, define
+from syncnas_tvm.schedule.packed_kernels import PackedSchedules
+from syncnas_tvm.work import Lane
+
+
+@tvm.transform.module_pass(opt_level=0, name="PackLanes")
+class PackLanes:
+    """Give every feature map the layout ``[C/V, H, W, V]``, from region to region and lane to lane.
+
+    In a lane function, each group of operators that has a packed definition becomes one scheduled
+    kernel with its weights packed at compile time; the others stay, between conversions. Values
+    between functions are packed on both lanes, so a transfer converts nothing; the model's own
+    inputs and outputs are converted at its edges.
+
+    Before::
+
+        def r0_cpu(x: [1, 96, 14, 14]): return clip(conv2d(x, w) + b)     # lane cpu
+        def main(x): return r0_cpu(x)
+
+    After (V = 16)::
+
+        def r0_cpu(x: [6, 14, 14, 16]): return call_tir(dense, (x, packed w, packed b))
+        def main(x): return unpack(r0_cpu(pack(x)))
+    """
+
+    def __init__(self, schedules: PackedSchedules) -> None:
+        self.schedules = schedules
+
+    def transform_module(
+        self, mod: tvm.IRModule, _context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        """Rewrite the lane functions, then ``main``, if there is one, to pass packed values."""
+        builder = relax.BlockBuilder()
+        packed: dict[str, tvm.ir.GlobalVar] = {}
+        for gv, function in mod.functions_items():
+            if isinstance(function, relax.Function) and LANE_ATTR in (function.attrs or {}):
+                lane: Lane = str(function.attrs[LANE_ATTR])  # type: ignore[assignment]
+                packer = _FunctionPacker(builder, self.schedules, lane, function)
+                packed[gv.name_hint] = packer.write(gv.name_hint)
+        if any(gv.name_hint == "main" for gv in mod.get_global_vars()):
+            pack_main(builder, mod["main"], packed, self.schedules)
+        return builder.get()
+
+
+@dataclass
+class _Value:
+    """One value of the old function in the new one, in either layout or in both."""
+
+    plain: relax.Expr | None = None
+    packed: relax.Expr | None = None
+
+
+class _FunctionPacker:
+    def __init__(
+        self,
+        builder: relax.BlockBuilder,
+        schedules: PackedSchedules,
+        lane: Lane,
+        function: relax.Function,
+    ) -> None:
+        self._builder = builder
+        self._schedules = schedules
+        self._lane = lane
+        self._function = function
+        self._flow = Dataflow(function)
+        self._vector = schedules.vector
+        self._values: dict[relax.Expr, _Value] = {}
+
+    def write(self, name: str) -> tvm.ir.GlobalVar:
+        """Add the packed function to the builder."""
+        params = []
+        for old in self._flow.params:
+            shape, dtype = shape_of(old), dtype_of(old)
+            if is_packable(shape, dtype):
+                new = relax.Var(old.name, tensor_type(packed_shape(shape, self._vector), dtype))
+                self._values[old] = _Value(packed=new)
+            else:
+                new = relax.Var(old.name, tensor_type(shape, dtype))
+                self._values[old] = _Value(plain=new)
+            params.append(new)
+        private = "global_symbol" not in self._function.attrs
+        attrs = {str(k): v for k, v in self._function.attrs.items() if k != "global_symbol"}
+        return emit_function(self._builder, name, params, self._body, attrs, private)
+
+    def _body(self) -> list[relax.Expr]:
+        # A group is written where its last node was: all its operands are there by then.
+        groups = {g.nodes[-1].var: g for g in groups_of(self._function, self._lane)}
+        inner = {node.var for g in groups.values() for node in g.nodes[:-1]}
+        for node in self._flow.nodes:
+            if node.var in groups:
+                self._group(groups[node.var])
+            elif node.var not in inner:
+                self._plain_nodes([node])
+        results = []
+        for output in self._flow.outputs:
+            if is_packable(shape_of(output), dtype_of(output)):
+                results.append(self._packed(output))
+            else:
+                results.append(self._plain(output))
+        return results
+
+    def _group(self, group: Group) -> None:
+        definition = define(group, self._vector, vectorised_exp=self._lane == "cpu")
+        if definition is None:
+            self._plain_nodes(group.nodes)
+            return
+        args = [self._argument(operand, form) for operand, form in definition.operands]
+        kernel = self._schedules.kernel(definition, self._lane)
+        last = group.nodes[-1]
+        result = self._call(kernel, f"packed_{definition.family}", args, last.shape, True, last.name)
+        self._values[last.var] = _Value(packed=result)
+
+    def _argument(self, operand: relax.Expr, form: Form) -> relax.Expr:
+        if not is_constant(operand):
+            return self._packed(operand) if form == "packed" else self._plain(operand)
+        array = operand.value.numpy()  # type: ignore[attr-defined]
+        if form == "packed":
+            shape = (1,) * (4 - array.ndim) + array.shape
+            return relax.const(pack(array.reshape(shape), self._vector))
+        if form == "depthwise_weight":
+            return relax.const(pack_depthwise_weight(array, self._vector))
+        return relax.const(pack_dense_weight(array, self._vector, form == "dense_weight"))
+
+    def _plain_nodes(self, nodes: Sequence[Node]) -> None:
+        """Operators that have no packed definition: as they are, on plain values."""
+        for node in nodes:
+            operands = [o if is_constant(o) else self._plain(o) for o in node.operands]
+            value = self._builder.emit(with_operands(node.expr, operands), name_hint=node.name)
+            self._values[node.var] = _Value(plain=value)
+
+    def _plain(self, value: relax.Expr) -> relax.Expr:
+        found = self._values[value]
+        if found.plain is None:
+            shape = shape_of(value)
+            kernel = self._schedules.conversion(shape, self._lane, packing=False)
+            found.plain = self._call(kernel, "unpack", [found.packed], shape, False, "unpacked")
+        return found.plain
+
+    def _packed(self, value: relax.Expr) -> relax.Expr:
+        found = self._values[value]
+        if found.packed is None:
+            shape = shape_of(value)
+            kernel = self._schedules.conversion(shape, self._lane, packing=True)
+            found.packed = self._call(kernel, "pack", [found.plain], shape, True, "packed")
+        return found.packed
+
+    def _call(
+        self,
+        kernel: tirx.PrimFunc,
+        name: str,
+        args: list[relax.Expr],
+        shape: tuple[int, ...],
+        packed: bool,
+        hint: str,
+    ) -> relax.Expr:
+        callee = self._builder.add_func(kernel, f"{self._lane}_{name}")
+        out = packed_shape(shape, self._vector) if packed else shape
+        call = relax.op.call_tir(callee, relax.Tuple(args), tensor_type(out, "float32"))
+        return self._builder.emit(call, name_hint=hint)

@@ -1,0 +1,125 @@
+"""The part of ``PackLanes`` that rewrites ``main``: packed values between the lane functions."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from syncnas_tvm.graph.calls import LANE_ATTR
+from syncnas_tvm.graph.dataflow import dtype_of, shape_of
+from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
+from syncnas_tvm.schedule.layout import is_packable, packed_shape
+from syncnas_tvm.schedule.packed_kernels import PackedSchedules
+
+
+def pack_main(
+    builder: relax.BlockBuilder,
+    main: relax.Function,
+    packed: dict[str, tvm.ir.GlobalVar],
+    schedules: PackedSchedules,
+) -> None:
+    """Add to ``builder`` a ``main`` that calls the packed functions by their old names.
+
+    Transfers move packed values. The model's inputs and outputs keep their layout: the CPU lane
+    converts them, in functions of its own.
+    """
+    _MainPacker(builder, main, packed, schedules).write()
+
+
+class _MainPacker:
+    def __init__(
+        self,
+        builder: relax.BlockBuilder,
+        main: relax.Function,
+        packed: dict[str, tvm.ir.GlobalVar],
+        schedules: PackedSchedules,
+    ) -> None:
+        self._builder = builder
+        self._main = main
+        self._packed = packed
+        self._schedules = schedules
+        self._env: dict[relax.Expr, relax.Expr] = {}
+
+    def write(self) -> None:
+        params = fresh_params(self._main.params)
+        attrs = {str(k): v for k, v in self._main.attrs.items() if k != "global_symbol"}
+        inputs = dict(zip(self._main.params, params, strict=True))
+        emit_function(
+            self._builder, "main", params, lambda: self._body(inputs), attrs, private=False
+        )
+
+    def _body(self, inputs: dict[relax.Var, relax.Var]) -> list[relax.Expr]:
+        for old, new in inputs.items():
+            self._env[old] = self._convert(new, packing=True) if _packable(old) else new
+        for block in self._main.body.blocks:
+            for binding in block.bindings:
+                self._env[binding.var] = self._rewrite(binding.value, binding.var.name)
+        result = self._env[self._main.body.body]
+        return [
+            self._convert(self._env_of(result, i, output), False, shape_of(output))
+            if _packable(output)
+            else self._env_of(result, i, output)
+            for i, output in enumerate(self._outputs())
+        ]
+
+    def _outputs(self) -> list[relax.Expr]:
+        """The old results: one tensor, or the fields of a tuple."""
+        type_ = self._main.ret_ty
+        if not isinstance(type_, relax.TupleType):
+            return [relax.Var("out", type_)]
+        return [relax.Var(f"out{i}", field) for i, field in enumerate(type_.fields)]
+
+    def _env_of(self, result: relax.Expr, index: int, _output: relax.Expr) -> relax.Expr:
+        if not isinstance(self._main.ret_ty, relax.TupleType):
+            return result
+        if isinstance(result, relax.Tuple):
+            return result.fields[index]
+        return self._builder.emit(relax.TupleGetItem(result, index))
+
+    def _rewrite(self, value: relax.Expr, name: str) -> relax.Expr:
+        if isinstance(value, relax.Var):
+            return self._env[value]
+        if isinstance(value, relax.Tuple):
+            return relax.Tuple([self._env[field] for field in value.fields])
+        if isinstance(value, relax.TupleGetItem):
+            source = self._env[value.tuple_value]
+            if isinstance(source, relax.Tuple):
+                return source.fields[value.index]
+            return self._builder.emit(relax.TupleGetItem(source, value.index), name_hint=name)
+        if isinstance(value.op, tvm.ir.GlobalVar):
+            args = [self._env[arg] for arg in value.args]
+            call = relax.Call(self._packed[value.op.name_hint], args)
+        else:
+            call = self._transfer(value)
+        return self._builder.emit(call, name_hint=name)
+
+    def _transfer(self, call: relax.Call) -> relax.Call:
+        """A transfer of the value in its new layout; its first argument is the copy function."""
+        args = [self._env.get(arg, arg) if isinstance(arg, relax.Var) else arg for arg in call.args]
+        (type_,) = call.ty_args
+        shape = tuple(int(n) for n in type_.shape)
+        if is_packable(shape, str(type_.dtype)):
+            type_ = tensor_type(packed_shape(shape, self._schedules.vector), str(type_.dtype))
+        return relax.Call(call.op, args, call.attrs, [type_])
+
+    def _convert(
+        self, value: relax.Expr, packing: bool, shape: tuple[int, ...] | None = None
+    ) -> relax.Expr:
+        """A CPU-lane function around one conversion, called on ``value``."""
+        shape = shape or shape_of(value)
+        kernel = self._schedules.conversion(shape, "cpu", packing)
+        callee = self._builder.add_func(kernel, "cpu_pack" if packing else "cpu_unpack")
+        out = packed_shape(shape, self._schedules.vector) if packing else shape
+        params = fresh_params([value])
+        name = f"edge_{'pack' if packing else 'unpack'}"
+
+        def body() -> list[relax.Expr]:
+            type_ = tensor_type(out, "float32")
+            return [self._builder.emit(relax.op.call_tir(callee, relax.Tuple(params), type_))]
+
+        function = emit_function(self._builder, name, params, body, {LANE_ATTR: "cpu"})
+        return self._builder.emit(relax.Call(function, [value]), name_hint=name)
+
+
+def _packable(value: relax.Expr) -> bool:
+    return isinstance(value.ty, relax.TensorType) and is_packable(shape_of(value), dtype_of(value))

@@ -1,0 +1,57 @@
+"""Packed kernels of both lanes, scheduled: tile sizes from the target, each kernel once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from syncnas_tvm.schedule import packed_cpu, packed_gpu
+from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
+from syncnas_tvm.schedule.packed import Definition, conversion
+from syncnas_tvm.targets import Target
+from syncnas_tvm.work import Lane, Shape
+
+# TVM's operator pattern of a kernel that nothing may be fused into.
+OPAQUE = 8
+
+
+@dataclass(frozen=True)
+class PackedSchedules:
+    """Schedules packed kernels for a target.
+
+    ``vector`` floats are a packed group of channels; ``registers`` the CPU's vector registers;
+    ``accumulators`` the vectors that a GPU work item keeps.
+    """
+
+    vector: int
+    registers: int
+    accumulators: int
+
+    @staticmethod
+    def of(target: Target) -> PackedSchedules:
+        """From the target's vector width: AVX-512 and NEON have 32 registers, AVX2 has 16.
+
+        A GPU work item of a mobile GPU has room for few accumulators; OpenCL on CPU cores (``host``)
+        has the CPU's own registers.
+        """
+        registers = 16 if target.vector_lanes == 8 else 32
+        accumulators = registers * 3 // 4 if target.is_host else 8
+        return PackedSchedules(target.vector_lanes, registers, accumulators)
+
+    def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
+        """The definition's function, scheduled for ``lane``."""
+        function, family = definition.function, definition.family
+        if lane == "cpu":
+            return _final(packed_cpu.schedule(function, family, self.registers))
+        return _final(packed_gpu.schedule(function, family, self.accumulators))
+
+    def conversion(self, shape: Shape, lane: Lane, packing: bool) -> tirx.PrimFunc:
+        """The kernel that changes the layout of an NCHW tensor of ``shape``."""
+        function = conversion(shape, self.vector, packing)
+        module = packed_cpu if lane == "cpu" else packed_gpu
+        return _final(module.schedule_conversion(function))
+
+
+def _final(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    return function.with_attrs({SCHEDULED_ATTR: True, "op_pattern": OPAQUE})
