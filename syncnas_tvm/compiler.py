@@ -148,6 +148,8 @@ def compile_onnx(
     with job.stage("regions"):
         graph = RegionGraph(imported.mod, job.target.channel_step)
         space = decision_space(graph)
+        if plan is not None:
+            space.match(plan)  # here, so that a wrong plan does not have to wait for "measure"
     with job.stage("measure"):
         table, costs = job.knowledge(graph, space, lanes)
     with job.stage("plan"):

@@ -1,0 +1,193 @@
+"""``python -m syncnas_tvm.compile``: an ONNX model in, a folder with a CPU+GPU executable out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncnas_tvm.cli import (
+    Command,
+    Parser,
+    check_file,
+    check_writable,
+    file_written_aside,
+    natural,
+    positive_float,
+    positive_int,
+    run_command,
+)
+from syncnas_tvm.errors import InputError, PlanError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from syncnas_tvm.compiler import CompileResult
+    from syncnas_tvm.planner import Budget
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def make_parser() -> Parser:
+    """The flags; named as in tvmc where tvmc has one."""
+    parser = Parser(
+        "compile",
+        "Compile an ONNX model for the CPU and the GPU of one chip, which then run it together.",
+        "the decision for every region",
+    )
+    parser.add_model_arguments()
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="where the executable goes"
+    )
+    plan = parser.add_argument_group("plan")
+    plan.add_argument(
+        "--lanes", choices=("cpu", "gpu", "both"), default="both", help="which lanes may be used"
+    )
+    plan.add_argument("--plan", type=Path, metavar="FILE", help="take the plan in this plan.json")
+    plan.add_argument(
+        "--split-all", action="store_true", help="split every region that can be split"
+    )
+    plan.add_argument("--strategy", default="mcts", help="how plans are searched (default: mcts)")
+    plan.add_argument(
+        "--evaluations", type=positive_int, metavar="N", help="end the search after so many plans"
+    )
+    plan.add_argument(
+        "--seconds", type=positive_float, metavar="S", help="end the search after so long"
+    )
+    plan.add_argument("--seed", type=natural, default=0, help="of the search and the random inputs")
+    check = parser.add_argument_group("verification")
+    check.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="compare with onnxruntime (default: where the target is this machine)",
+    )
+    check.add_argument(
+        "--verify-input",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a .npy or, by input name, .npz file to verify with, beside random inputs; repeatable",
+    )
+    check.add_argument(
+        "--tolerance", type=positive_float, default=1e-4, help="largest relative error (1e-4)"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write the timelines for chrome://tracing"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run_command(make_parser(), _work, argv)
+
+
+def _work(command: Command) -> None:
+    options = command.options
+    _check_flags(options)
+    from syncnas_tvm.array_files import read_plan
+    from syncnas_tvm.frontend.input_shapes import parse_input_shapes
+
+    shapes = None if options.input_shapes is None else parse_input_shapes(options.input_shapes)
+    plan = None if options.plan is None else read_plan("--plan", options.plan)
+    verify_inputs = _verify_inputs(options, shapes)
+    # TVM takes a second to import: wrong flags should not have to wait for it.
+    from syncnas_tvm.compiler import STAGES, compile_onnx
+    from syncnas_tvm.planner import strategy
+    from syncnas_tvm.progress import StageProgress
+
+    strategy(options.strategy)
+    try:
+        with StageProgress(STAGES, command.interrupts.check, options.verbose) as progress:
+            result = compile_onnx(
+                options.model,
+                options.target,
+                options.output,
+                lanes=options.lanes,
+                plan=plan,
+                split_all=options.split_all,
+                input_shapes=shapes,
+                verify=True if verify_inputs and options.verify is None else options.verify,
+                verify_inputs=verify_inputs,
+                tolerance=options.tolerance,
+                strategy=options.strategy,
+                budget=_budget(options),
+                seed=options.seed,
+                report=progress,
+            )
+    except PlanError as error:
+        if options.plan is None:
+            raise
+        raise PlanError(f"--plan {options.plan}: {error}") from error
+    if options.trace is not None:
+        _write_trace(options.trace, options.output)
+    if options.json:
+        command.print_json(result.to_json())
+    else:
+        _print(command, result)
+
+
+def _check_flags(options: argparse.Namespace) -> None:
+    """Whatever can be said about the flags before anything is read."""
+    fixed = "--plan" if options.plan is not None else "--split-all" if options.split_all else ""
+    if options.plan is not None and options.split_all:
+        raise InputError("--plan and --split-all: give one of them")
+    if fixed and options.lanes != "both":
+        raise InputError(f"--lanes {options.lanes} and {fixed}: give one of them")
+    if options.verify is False and options.verify_input:
+        raise InputError("--verify-input and --no-verify: give one of them")
+    if options.output.absolute() == Path.cwd():
+        raise InputError("--output is the current folder; name another one")
+    check_writable("--output", options.output)
+    if options.trace is not None:
+        check_file("--trace", options.trace)
+
+
+def _budget(options: argparse.Namespace) -> Budget:
+    from syncnas_tvm.compiler import DEFAULT_BUDGET
+    from syncnas_tvm.planner import Budget
+
+    if options.evaluations is None and options.seconds is None:
+        return DEFAULT_BUDGET
+    return Budget(options.evaluations, options.seconds)
+
+
+def _verify_inputs(
+    options: argparse.Namespace, shapes: Shapes | None
+) -> list[dict[str, np.ndarray]]:
+    """The arrays of ``--verify-input``, checked against the model before anything is measured."""
+    if not options.verify_input:
+        return []
+    from syncnas_tvm.array_files import input_specs, read_inputs
+
+    specs = input_specs(options.model, shapes)
+    return [read_inputs("--verify-input", [file], specs) for file in options.verify_input]
+
+
+def _write_trace(path: Path, folder: Path) -> None:
+    """The predicted and, where there is one, the measured timeline, as the folder has them."""
+    from syncnas_tvm.artifact import TIMELINE
+    from syncnas_tvm.timeline import Timeline
+    from syncnas_tvm.trace import chrome_trace
+
+    data: dict[str, Any] = json.loads((folder / TIMELINE).read_text(encoding="utf-8"))
+    timelines = [Timeline.from_json(item) for item in data.values()]
+    with file_written_aside(path) as aside:
+        aside.write_text(json.dumps(chrome_trace(timelines)), encoding="utf-8")
+
+
+def _print(command: Command, result: CompileResult) -> None:
+    from syncnas_tvm.report import compile_summary, plan_table
+
+    if command.options.verbose:
+        command.print(plan_table(result.plan) + "\n")
+    command.print(compile_summary(result))
+    if command.options.trace is not None:
+        command.print(f"trace   {command.options.trace}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What the commands print for people: plain text tables, so that they can be piped and searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from syncnas_tvm.plan import Plan
+
+if TYPE_CHECKING:
+    from syncnas_tvm.compiler import CompileResult
+    from syncnas_tvm.graph.region_graph import Region
+    from syncnas_tvm.work import Shape
+
+LANE_ROWS = {"cpu": "CPU lane", "gpu": "GPU lane", "both": "both lanes"}
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows under headers; the first ``left`` columns are aligned to the left."""
+    lines = [list(headers), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (lines[0], rule, *lines[1:])
+    )
+
+
+def ms(us: float | None) -> str:
+    """Microseconds as milliseconds; a dash where there is no number."""
+    return "-" if us is None else f"{us / 1e3:.2f} ms"
+
+
+def latency_table(result: CompileResult) -> str:
+    """Latency of each lane alone and of both, predicted and measured; a star marks what was built."""
+    built = result.choice.lane or "both"
+    rows = [
+        (
+            f"{label} *" if name == built else label,
+            ms(result.latency_us[name].predicted),
+            ms(result.latency_us[name].measured),
+        )
+        for name, label in LANE_ROWS.items()
+    ]
+    return table(("latency", "predicted", "measured"), rows)
+
+
+def compile_summary(result: CompileResult) -> str:
+    """What a compile did, in a table and a few lines."""
+    lines = [latency_table(result), ""]
+    lines.append(f"plan    {result.choice.reason}")
+    lines.append(f"syncs   {result.syncs} (points at which the lanes exchange data)")
+    if result.deviation is not None:
+        lines.append(
+            f"error   {result.deviation.max_rel:.2g} relative, {result.deviation.max_abs:.2g} "
+            "absolute, against onnxruntime"
+        )
+    else:
+        lines.append("error   not verified")
+    if result.folder is not None:
+        lines.append(f"output  {result.folder}")
+    return "\n".join(lines)
+
+
+def plan_table(plan: Plan) -> str:
+    """The decision for each region or run of regions."""
+    rows = [
+        (
+            span(decision.regions),
+            decision.rule,
+            ", ".join(f"{name}={value}" for name, value in decision.params),
+        )
+        for decision in plan.decisions
+    ]
+    return table(("region", "rule", "parameters"), rows, left=3)
+
+
+def region_table(regions: Sequence[Region], variants: Sequence[dict[str, int]]) -> str:
+    """The regions with their work, and how many variants of which rules apply to each."""
+    rows = []
+    for region, rules in zip(regions, variants, strict=True):
+        rows.append(
+            (
+                region.name,
+                span((region.nodes[0], region.nodes[-1])),
+                shapes(region.in_shapes),
+                shapes(region.out_shapes),
+                ", ".join(f"{rule} {count}" for rule, count in rules.items()),
+                f"{region.macs / 1e6:.2f}",
+                f"{region.weight_bytes / 1024:.1f}",
+            )
+        )
+    headers = ("region", "nodes", "in", "out", "rules and variants", "MMACs", "weights KiB")
+    return table(headers, rows, left=5)
+
+
+def shapes(values: Sequence[Shape]) -> str:
+    """Shapes in the short form ``1x3x224x224``."""
+    return " ".join("x".join(map(str, shape)) or "scalar" for shape in values)
+
+
+def span(names: Sequence[str]) -> str:
+    """``first..last``, or the one name."""
+    return names[0] if names[0] == names[-1] else f"{names[0]}..{names[-1]}"
