@@ -35,7 +35,7 @@ def ms(us: float | None) -> str:
 
 
 def latency_table(result: CompileResult) -> str:
-    """Latency of each lane alone and of both, predicted and measured; a star marks what was built."""
+    """Latency of each lane alone and of both lanes; a star marks what was built."""
     built = result.choice.lane or "both"
     rows = [
         (
