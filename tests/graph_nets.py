@@ -17,7 +17,7 @@ from tvm import relax
 from tvm.ir.expr import GenericConst
 
 from syncnas_tvm.graph.calls import LANE_ATTR, calls_of
-from syncnas_tvm.graph.dataflow import shape_of
+from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.lowering import build
@@ -129,7 +129,9 @@ class Net:
     def slice(self, x: relax.Var, begin: int, end: int) -> relax.Var:
         return self.emit(op.strided_slice(x, [1], [begin], [end]), "slice")
 
-    def mix(self, x: relax.Var, hidden: int, out: int, kernels: Sequence[int] = (3, 5)) -> relax.Var:
+    def mix(
+        self, x: relax.Var, hidden: int, out: int, kernels: Sequence[int] = (3, 5)
+    ) -> relax.Var:
         """MixNet's block: expanded channels in groups, each with a depthwise kernel of its own."""
         y = self.relu(self.conv(x, hidden, name="expand")) if hidden else x
         width = shape_of(y)[1] // len(kernels)
@@ -155,7 +157,9 @@ class Net:
         return self.emit(op.add(y, self.weights(classes)), "classifier_bias")
 
 
-def graph_of(body: Callable[[Net, relax.Var], relax.Expr], step: int = 8, **net: int) -> RegionGraph:
+def graph_of(
+    body: Callable[[Net, relax.Var], relax.Expr], step: int = 8, **net: int
+) -> RegionGraph:
     """The regions of a network that ``body`` writes."""
     maker = Net(**net)
     return RegionGraph(maker.build(lambda x: body(maker, x)), step)
@@ -190,7 +194,7 @@ def placed(graph: RegionGraph, lane: str) -> tuple[Decision, ...]:
 
 
 def merge(graph: RegionGraph, plans: Iterable[Plan]) -> tvm.IRModule:
-    """One applied module for all ``plans``: its ``main`` returns the outputs of each, one by one."""
+    """One applied module for all ``plans``: its ``main`` returns the outputs of each in turn."""
     builder = relax.BlockBuilder()
     params = fresh_params(graph.mod["main"].params)
 
@@ -210,9 +214,7 @@ def merge(graph: RegionGraph, plans: Iterable[Plan]) -> tvm.IRModule:
                 many = len(call.results) > 1
                 for i, result in enumerate(call.results):
                     if result is not None:
-                        env[result] = (
-                            builder.emit(relax.TupleGetItem(value, i)) if many else value
-                        )
+                        env[result] = builder.emit(relax.TupleGetItem(value, i)) if many else value
             results += [env[output] for output in main.outputs]
         return results
 
@@ -331,9 +333,9 @@ def _pool(call: relax.Call, x: torch.Tensor, kind: str) -> torch.Tensor:
     if kind == "max":
         x = functional.pad(x, [left, reach_x, top, reach_y], value=float("-inf"))
         return functional.max_pool2d(x, size, strides)[:, :, :height, :width]
-    ones = functional.pad(torch.ones_like(x), [left, right, top, bottom], value=float(
-        bool(a.count_include_pad)
-    ))
+    ones = functional.pad(
+        torch.ones_like(x), [left, right, top, bottom], value=float(bool(a.count_include_pad))
+    )
     extra = [0, max(0, reach_x - right), 0, max(0, reach_y - bottom)]
     total = functional.avg_pool2d(
         functional.pad(functional.pad(x, [left, right, top, bottom]), extra), size, strides
@@ -401,3 +403,105 @@ _TORCH: Mapping[str, Callable[..., object]] = {
     "split": _split,
     "strided_slice": _slice,
 }
+
+
+# What a split region should become.
+
+
+class Expected:
+    """Writes the module that a rule should make of a graph of one region.
+
+    Weights come from the region by the names of its nodes, cut by slices; attributes are those of
+    the node.
+    """
+
+    def __init__(self, graph: RegionGraph) -> None:
+        (region,) = graph.regions
+        self.graph = graph
+        self.region = region.name
+        self.nodes = {node.name: node for node in Dataflow(graph.function(region.name)).nodes}
+        self.builder = relax.BlockBuilder()
+
+    def module(self, body: Callable[..., relax.Expr]) -> tvm.IRModule:
+        """The graph's module with the region's body written by ``body`` from its parameters."""
+        params = fresh_params(self.graph.function(self.region).params)
+        attrs = {"syncnas.region": self.region}
+        emit_function(self.builder, self.region, params, lambda: [body(*params)], attrs)
+        mod = self.graph.mod.clone()
+        for gv, function in self.builder.get().functions_items():
+            same = gv.name_hint == self.region
+            mod[mod.get_global_var(self.region) if same else gv] = function
+        return mod
+
+    def lane(
+        self, lane: str, phase: int, args: Sequence[relax.Expr], body: Callable[..., object]
+    ) -> list[relax.Expr]:
+        """Add a lane function and call it: its results."""
+        attrs = {"syncnas.region": self.region, "syncnas.lane": lane, "syncnas.phase": phase}
+        return self._call(f"{self.region}_p{phase}_{lane}", args, body, attrs)
+
+    def join(
+        self, phase: int, args: Sequence[relax.Expr], body: Callable[..., object] | None = None
+    ) -> relax.Expr:
+        """Add a join and call it; without ``body`` it adds its two arguments."""
+        attrs = {"syncnas.region": self.region, "syncnas.join": "sum", "syncnas.phase": phase}
+        (result,) = self._call(f"{self.region}_join{phase}", args, body or self.add, attrs)
+        return result
+
+    def _call(
+        self,
+        name: str,
+        args: Sequence[relax.Expr],
+        body: Callable[..., object],
+        attrs: dict[str, object],
+    ) -> list[relax.Expr]:
+        params = fresh_params(args)
+
+        def results() -> list[relax.Expr]:
+            made = body(*params)
+            return list(made) if isinstance(made, tuple) else [made]
+
+        callee = emit_function(self.builder, name, params, results, attrs)
+        call = self.emit(relax.Call(callee, list(args)))
+        if not isinstance(call.ty, relax.TupleType):
+            return [call]
+        return [self.emit(relax.TupleGetItem(call, i)) for i in range(len(call.ty.fields))]
+
+    def emit(self, expr: relax.Expr) -> relax.Var:
+        return self.builder.emit(expr)
+
+    def constant(self, name: str, *parts: slice) -> relax.Expr:
+        """The last constant of the node ``name``, cut by ``parts``."""
+        value = next(o for o in self.nodes[name].operands[::-1] if isinstance(o, GenericConst))
+        return relax.const(np.ascontiguousarray(value.value.numpy()[parts]))
+
+    def conv(
+        self, x: relax.Expr, name: str, out: slice = slice(None), into: slice = slice(None)
+    ) -> relax.Var:
+        """The convolution ``name`` with some of its output or input channels."""
+        attrs, weight = self.nodes[name].attrs, self.constant(name, out, into)
+        groups = shape_of(weight)[0] if int(attrs.groups) > 1 else 1
+        return self.emit(
+            op.nn.conv2d(x, weight, attrs.strides, attrs.padding, attrs.dilation, groups)
+        )
+
+    def bias(self, x: relax.Expr, name: str, part: slice = slice(None)) -> relax.Var:
+        """The addition ``name_bias`` of some channels."""
+        return self.add(x, self.constant(f"{name}_bias", slice(None), part))
+
+    def biased(self, x: relax.Expr, name: str, out: slice = slice(None)) -> relax.Var:
+        """Some output channels of the convolution ``name`` with their bias."""
+        return self.bias(self.conv(x, name, out), name, out)
+
+    def add(self, x: relax.Expr, y: relax.Expr) -> relax.Var:
+        return self.emit(op.add(x, y))
+
+    def relu(self, x: relax.Expr) -> relax.Var:
+        return self.emit(op.nn.relu(x))
+
+    def relu6(self, x: relax.Expr) -> relax.Var:
+        return self.emit(op.clip(x, 0, 6))
+
+    def slice(self, x: relax.Expr, part: slice) -> relax.Var:
+        """Channels of ``x``."""
+        return self.emit(op.strided_slice(x, [1], [part.start], [part.stop]))

@@ -347,7 +347,9 @@ class Writer:
         y = self.node("Flatten", [pooled], (batch, channels))
         if network.head == "mobile":
             weight, bias = self.random(channels, 37, fan_in=channels), self.random(37)
-            y = self.node("HardSwish", [self.node("Gemm", [y, weight, bias], (batch, 37))], (batch, 37))
+            y = self.node(
+                "HardSwish", [self.node("Gemm", [y, weight, bias], (batch, 37))], (batch, 37)
+            )
             channels = 37
         weight = self.random(channels, network.classes, fan_in=channels)
         y = self.node("Gemm", [y, weight, self.random(network.classes)], (batch, network.classes))
