@@ -182,7 +182,7 @@ class _Definer:
         # With ceil_mode a window may reach further than the padding says: pad as far as it reads.
         bottom = max(0, (node.shape[2] - 1) * sh + kh - top - shape[2])
         right = max(0, (node.shape[3] - 1) * sw + kw - left - shape[3])
-        p = _padded(a, (top, left, bottom, right), 1, float("-3.4028235e38"))
+        p = _padded(a, (top, left, bottom, right), 1, tirx.min_value("float32"))
         acc = te.compute(
             packed_shape(node.shape, self._vector),
             lambda o, y, x, v: te.max(p[o, y * sh + ky, x * sw + kx, v], axis=[ky, kx]),
@@ -247,7 +247,7 @@ _FUNCTIONS: dict[str, Callable[..., Expr]] = {
 
 
 def _padded(
-    tensor: te.Tensor, pads: tuple[int, int, int, int], first: int, fill: float = 0.0
+    tensor: te.Tensor, pads: tuple[int, int, int, int], first: int, fill: Expr | None = None
 ) -> te.Tensor:
     """``tensor`` with its dimensions ``first`` and ``first + 1`` padded."""
     top, left, bottom, right = pads
@@ -263,7 +263,7 @@ def _padded(
         inside = [y >= top, y < top + height, x >= left, x < left + width]
         source = [*index[:first], y - top, x - left, *index[first + 2 :]]
         return tirx.if_then_else(
-            tirx.all(*inside), tensor[tuple(source)], tirx.const(fill, "float32")
+            tirx.all(*inside), tensor[tuple(source)], tirx.const(0.0, "float32") if fill is None else fill
         )
 
     return te.compute(shape, value, name="pad")

@@ -85,7 +85,9 @@ def _tiled(sch: s_tir.Schedule, family: Family, registers: int) -> None:
     o_t, y_t, x_t, v_t = tile
     sch.reorder(*reduce, y_t, x_t, o_t, v_t)
     sch.vectorize(v_t)
-    for loop in (y_t, x_t, o_t, *([] if dense else reduce)):
+    # All of a 3 x 3 window is unrolled; of larger ones a row, or the code outgrows its cache.
+    window = [] if dense else reduce if int(sch.get(reduce[0]).extent) <= 3 else reduce[-1:]
+    for loop in (y_t, x_t, o_t, *window):
         sch.unroll(loop)
     init = sch.decompose_reduction(acc, reduce[0])
     *tile_init, v_init = list(sch.get_loops(init))[len(order) :]

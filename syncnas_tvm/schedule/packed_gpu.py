@@ -8,6 +8,7 @@ from syncnas_tvm.schedule.blocks import largest_divisor
 from syncnas_tvm.schedule.packed import Family
 
 WORK_GROUP = 64
+SMALL_WINDOW = 3
 
 
 def tile_of(width: int, channel_blocks: int, accumulators: int) -> tuple[int, int]:
@@ -71,7 +72,7 @@ def _reduce(sch: s_tir.Schedule) -> None:
     o, y, x, v = sch.get_loops(out)
     item = _bind(sch, [o, y, x])
     sch.vectorize(v)
-    _accumulate(sch, acc, item, unroll_reduction=False)
+    _accumulate(sch, acc, item, unroll_window=False)
 
 
 def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
@@ -83,9 +84,9 @@ def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
     o_out, o_in = sch.split(o, [None, channels])
     x_out, x_in = sch.split(x, [None, pixels])
     sch.reorder(o_out, y, x_out, o_in, x_in, v)
-    _pad(sch, family)
+    _pad(sch, family, acc)
     item = _bind(sch, [o_out, y, x_out])
-    _accumulate(sch, acc, item, unroll_reduction=not dense)
+    _accumulate(sch, acc, item, unroll_window=not dense)
     sch.vectorize(v)
     sch.unroll(x_in)
     sch.unroll(o_in)
@@ -95,7 +96,7 @@ def _accumulate(
     sch: s_tir.Schedule,
     acc: s_tir.schedule.SBlockRV,
     item: s_tir.schedule.LoopRV,
-    unroll_reduction: bool,
+    unroll_window: bool,
 ) -> None:
     sch.compute_at(acc, item, preserve_unit_loops=True)
     outside = len(sch.get_loops(sch.get_sblock("out"))) - _tile_rank(sch)
@@ -104,7 +105,8 @@ def _accumulate(
     reduce = loops[4:]
     sch.reorder(*reduce, y_t, x_t, o_t, v_t)
     sch.vectorize(v_t)
-    for loop in (y_t, x_t, o_t, *(reduce if unroll_reduction else [])):
+    # A window's columns are unrolled, its rows not: a driver compiles 9 x 9 of them for seconds.
+    for loop in (y_t, x_t, o_t, *(reduce[-1:] if unroll_window else [])):
         sch.unroll(loop)
     init = sch.decompose_reduction(acc, reduce[0])
     *tile_init, v_init = list(sch.get_loops(init))[outside:]
@@ -120,17 +122,19 @@ def _tile_rank(sch: s_tir.Schedule) -> int:
     return len(kinds) - 1 - max(i for i, k in enumerate(kinds) if k == tirx.ForKind.THREAD_BINDING)
 
 
-def _pad(sch: s_tir.Schedule, family: Family) -> None:
+def _pad(sch: s_tir.Schedule, family: Family, acc: s_tir.schedule.SBlockRV) -> None:
+    """Small windows check the border at each read; larger ones read a padded copy."""
     names = [sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))]
     if "pad" not in names:
         return
     pad = sch.get_sblock("pad")
-    if family in ("depthwise", "pool"):
+    window = int(sch.get(sch.get_loops(acc)[-1]).extent)
+    if family in ("depthwise", "pool") and window <= SMALL_WINDOW:
         sch.compute_inline(pad)
         return
     *outer, last = sch.get_loops(pad)
-    if family == "dense":
+    if family == "stem":
+        _bind_flat(sch, sch.fuse(*outer, last))
+    else:
         sch.vectorize(last)
         _bind_flat(sch, sch.fuse(*outer))
-    else:
-        _bind_flat(sch, sch.fuse(*outer, last))
