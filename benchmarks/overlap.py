@@ -112,7 +112,7 @@ def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, object]:
 
     medians = {name: statistics.median(samples[5:]) for name, samples in times.items()}
     return {
-        "block": "{}-{}x-{}@{} k{}".format(shape[0], shape[1], shape[0], shape[2], shape[3]),
+        "block": f"{shape[0]}-{shape[1]}x-{shape[0]}@{shape[2]} k{shape[3]}",
         **{f"{name}_us": us for name, us in medians.items()},
         "ratio": ratio(statistics.median),
         "ratio_of_minima": ratio(min),
@@ -122,7 +122,9 @@ def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure all blocks and print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=60, help="interleaved runs of each form")
     options = parser.parse_args()
@@ -130,7 +132,9 @@ def main() -> None:
     if options.json:
         print(json.dumps({"limit": LIMIT, "blocks": rows}, indent=2))
         return
-    print("| block | CPU half us | GPU half us | both us | both / slower half | of minima | overlap us |")
+    print(
+        "| block | CPU half us | GPU half us | both us | both / slower half | of minima | overlap us |"
+    )
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         print(

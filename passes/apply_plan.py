@@ -35,26 +35,38 @@ class ApplyPlan:
     def transform_module(
         self, mod: tvm.IRModule, _context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        """Apply the decisions one by one; raises PlanError and RuleError, naming the region."""
-        self.plan.covers(self.graph.names)
-        for decision in self.plan.decisions:
-            region = self.graph.region(decision.regions[0])
-            split_rule = rule(decision.rule)
-            if not split_rule.applies(self.graph, region):
-                raise PlanError(
-                    f"rule {decision.rule} does not apply to region '{region.name}'; "
-                    "'inspect' lists the rules that do"
-                )
-            try:
-                mod = split_rule.rewrite(mod, self.graph, region, decision)
-            except SyncNASError:
-                raise
-            except Exception as error:
-                raise RuleError(
-                    f"split rule {decision.rule} failed on region '{region.name}': {error}"
-                ) from error
-            _check_type(self.graph, mod, region.name, decision.rule)
-        return _inline_regions(mod)
+        """Apply the decisions one by one. TVM turns what this raises into RuntimeError."""
+        return _apply(mod, self.graph, self.plan)
+
+
+def apply_plan(graph: RegionGraph, plan: Plan) -> tvm.IRModule:
+    """What :class:`ApplyPlan` makes of the graph's own module, outside of TVM's pass machinery.
+
+    Raises PlanError and RuleError as such, naming the region.
+    """
+    return _apply(graph.mod, graph, plan)
+
+
+def _apply(mod: tvm.IRModule, graph: RegionGraph, plan: Plan) -> tvm.IRModule:
+    plan.covers(graph.names)
+    for decision in plan.decisions:
+        region = graph.region(decision.regions[0])
+        split_rule = rule(decision.rule)
+        if not split_rule.applies(graph, region):
+            raise PlanError(
+                f"rule {decision.rule} does not apply to region '{region.name}'; "
+                "'inspect' lists the rules that do"
+            )
+        try:
+            mod = split_rule.rewrite(mod, graph, region, decision)
+        except SyncNASError:
+            raise
+        except Exception as error:
+            raise RuleError(
+                f"split rule {decision.rule} failed on region '{region.name}': {error}"
+            ) from error
+        _check_type(graph, mod, region.name, decision.rule)
+    return _inline_regions(mod)
 
 
 def _check_type(graph: RegionGraph, mod: tvm.IRModule, region: str, name: str) -> None:

@@ -10,8 +10,8 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type
-from syncnas_tvm.passes.lift_constants import ConstantLifter
 from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
+from syncnas_tvm.passes.lift_constants import ConstantLifter
 
 WEIGHTS_FUNCTION = "gpu_weights"
 

@@ -129,7 +129,9 @@ class _FunctionPacker:
         args = [self._argument(operand, form) for operand, form in definition.operands]
         kernel = self._schedules.kernel(definition, self._lane)
         last = group.nodes[-1]
-        result = self._call(kernel, f"packed_{definition.family}", args, last.shape, True, last.name)
+        result = self._call(
+            kernel, f"packed_{definition.family}", args, last.shape, True, last.name
+        )
         self._values[last.var] = _Value(packed=result)
 
     def _argument(self, operand: relax.Expr, form: Form) -> relax.Expr:

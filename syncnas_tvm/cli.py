@@ -98,8 +98,8 @@ class Command:
         print(text, file=self.out, flush=True)
 
     def print_json(self, data: dict[str, Any]) -> None:
-        """Print the one JSON object; infinities and NaN, which JSON lacks, become null."""
-        self.print(json.dumps(_finite(data), indent=2, allow_nan=False))
+        """Print the JSON object, in one line; infinities and NaN, which JSON lacks, become null."""
+        self.print(json.dumps(_finite(data), allow_nan=False))
 
 
 def run_command(

@@ -22,7 +22,7 @@ from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.host_costs import measured_costs, measured_table
 from syncnas_tvm.link import export_library
 from syncnas_tvm.lowering import build
-from syncnas_tvm.passes.apply_plan import ApplyPlan
+from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import (
     Budget,
@@ -212,7 +212,7 @@ class _Job:
     ) -> Manifest:
         """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
         try:
-            executable = build(ApplyPlan(graph, choice.plan)(graph.mod), self.target)
+            executable = build(apply_plan(graph, choice.plan), self.target)
         except SyncNASError:
             raise
         except Exception as error:
@@ -247,7 +247,7 @@ class _Job:
     ) -> Timeline:
         """Measure the plan and each lane alone, runs interleaved; the plan's measured timeline."""
         chosen = Executable(folder, manifest)
-        name = result.choice.lane or "both"
+        name: str = result.choice.lane or "both"
         running = {name: chosen}
         with tempfile.TemporaryDirectory(prefix="syncnas-") as scratch:
             for lane in LANES if lanes == "both" else ():

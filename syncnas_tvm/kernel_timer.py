@@ -52,7 +52,7 @@ def time_kernels(
             if time.monotonic() >= deadline:
                 break
             batch = ours[start : start + 32]
-            times += _time_batch(batch, lane, target, deadline)  # type: ignore[arg-type]
+            times += _time_batch(batch, lane, target, deadline)
             report(len(times))
     return times
 

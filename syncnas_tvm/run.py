@@ -58,14 +58,16 @@ def _work(command: Command) -> None:
     for flag, path in (("--output-file", options.output_file), ("--profile", options.profile)):
         if path is not None:
             check_file(flag, path)
-    # TVM takes a second to import: wrong flags should not have to wait for it.
     from syncnas_tvm.array_files import read_inputs, write_arrays
+    from syncnas_tvm.artifact import read_manifest
+
+    specs = read_manifest(options.folder).inputs
+    inputs = read_inputs("--input", options.input, specs) if options.input else None
+    # TVM takes a second to import: wrong flags should not have to wait for it.
     from syncnas_tvm.runtime import load
 
     model = load(options.folder)
-    if options.input:
-        inputs = read_inputs("--input", options.input, model.inputs)
-    else:
+    if inputs is None:
         inputs = model.random_inputs(options.seed)
     arrays = [inputs[spec.name] for spec in model.inputs]
     outputs = model(*arrays)

@@ -88,7 +88,7 @@ class Kernel:
             main = prod(self.shapes[0])
         elif "pool" in self.op:
             window = dict(self.attrs).get("pool_size", (1, 1))
-            main = prod(self.out_shape) * prod(window)  # type: ignore[arg-type]
+            main = prod(self.out_shape) * prod(window)  # type: ignore[call-overload]
         else:
             main = prod(self.out_shape)
         return main + prod(self.out_shape) * len(self.epilogue)

@@ -63,7 +63,7 @@ def test_tvm_takes_every_target_that_ships(name: str) -> None:
 
 
 def test_loading_a_target_does_not_import_tvm() -> None:
-    code = "import sys, syncnas_tvm.targets as t; t.load_target('host'); assert 'tvm' not in sys.modules"  # noqa: E501
+    code = "import sys, syncnas_tvm.targets as t; t.load_target('host'); assert 'tvm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 

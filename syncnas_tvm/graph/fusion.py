@@ -15,10 +15,42 @@ from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
 from syncnas_tvm.work import Epilogue, Kernel, Lane
 
 ELEMENTWISE = frozenset(
-    ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "clip", "sigmoid")
-    + ("nn.relu", "nn.relu6", "nn.silu", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "tanh", "exp")
-    + ("log", "sqrt", "rsqrt", "negative", "abs", "square", "erf", "where", "astype", "nn.softplus")
-    + ("floor", "ceil", "round", "greater", "less", "equal", "nn.selu")
+    (
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "maximum",
+        "minimum",
+        "power",
+        "clip",
+        "sigmoid",
+        "nn.relu",
+        "nn.relu6",
+        "nn.silu",
+        "nn.gelu",
+        "nn.gelu_tanh",
+        "nn.leakyrelu",
+        "tanh",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "negative",
+        "abs",
+        "square",
+        "erf",
+        "where",
+        "astype",
+        "nn.softplus",
+        "floor",
+        "ceil",
+        "round",
+        "greater",
+        "less",
+        "equal",
+        "nn.selu",
+    )
 )
 # Reductions keep their results to themselves: FuseOps lets nothing follow in the same kernel.
 CLOSED = frozenset(("mean", "sum", "max", "min", "nn.softmax", "nn.log_softmax", "nn.layer_norm"))

@@ -16,9 +16,7 @@ MIN_CHANNELS = 5
 
 def is_packable(shape: Shape, dtype: str) -> bool:
     """Whether values of this NCHW shape are kept packed: feature maps of one image."""
-    return (
-        len(shape) == 4 and shape[0] == 1 and shape[1] >= MIN_CHANNELS and dtype == "float32"
-    )
+    return len(shape) == 4 and shape[0] == 1 and shape[1] >= MIN_CHANNELS and dtype == "float32"
 
 
 def packed_shape(shape: Shape, vector: int) -> Shape:

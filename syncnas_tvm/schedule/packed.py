@@ -263,7 +263,9 @@ def _padded(
         inside = [y >= top, y < top + height, x >= left, x < left + width]
         source = [*index[:first], y - top, x - left, *index[first + 2 :]]
         return tirx.if_then_else(
-            tirx.all(*inside), tensor[tuple(source)], tirx.const(0.0, "float32") if fill is None else fill
+            tirx.all(*inside),
+            tensor[tuple(source)],
+            tirx.const(0.0, "float32") if fill is None else fill,
         )
 
     return te.compute(shape, value, name="pad")
@@ -284,7 +286,5 @@ def conversion(shape: Shape, vector: int, packing: bool) -> tirx.PrimFunc:
 
         return te.create_prim_func([a, te.compute(packed, value, name="out")])
     a = te.placeholder(packed, "float32", name="a0")
-    out = te.compute(
-        shape, lambda n, c, y, x: a[c // vector + n, y, x, c % vector], name="out"
-    )
+    out = te.compute(shape, lambda n, c, y, x: a[c // vector + n, y, x, c % vector], name="out")
     return te.create_prim_func([a, out])

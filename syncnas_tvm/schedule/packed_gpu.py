@@ -16,7 +16,9 @@ def tile_of(width: int, channel_blocks: int, accumulators: int) -> tuple[int, in
     pixels = largest_divisor(width, min(14, accumulators))
     if pixels == 1 and width <= accumulators:
         pixels = width
-    channels = next((c for c in (3, 2) if channel_blocks % c == 0 and c * pixels <= accumulators), 1)
+    channels = next(
+        (c for c in (3, 2) if channel_blocks % c == 0 and c * pixels <= accumulators), 1
+    )
     return pixels, channels
 
 

@@ -1,0 +1,271 @@
+"""ApplyPlan: a main of lane functions and joins, and what it means for every rule on every region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import graph_nets
+import numpy as np
+import pytest
+import tvm
+import zoo
+from graph_nets import Net, graph_of
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+from syncnas_tvm.errors import PlanError, RuleError
+from syncnas_tvm.frontend import import_onnx
+from syncnas_tvm.graph.region_graph import Region, RegionGraph
+from syncnas_tvm.passes import rule as rule_module
+from syncnas_tvm.passes.apply_plan import ApplyPlan
+from syncnas_tvm.passes.lanes import lane_attrs, replace_region
+from syncnas_tvm.passes.rule import SplitRule, register_rule
+from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.targets import load_target
+
+op = relax.op
+TOLERANCE = 1e-4
+
+
+def network(n: Net, x: relax.Var) -> relax.Expr:
+    return n.mbconv(n.relu6(n.conv(x, 8, 3, 2, "stem")), 24, 8)
+
+
+def plan_of(*decisions: tuple[str, str, dict[str, object]]) -> Plan:
+    return Plan(tuple(Decision.of(region, name, **params) for region, name, params in decisions))
+
+
+def applied(graph: RegionGraph, plan: Plan) -> tvm.IRModule:
+    return ApplyPlan(graph, plan)(graph.mod)
+
+
+MIXED = plan_of(("r0", "Place", {"lane": "gpu"}), ("r1", "ChannelSplit", {"gpu_share": 0.5}))
+
+
+def test_main_calls_lane_functions_and_joins() -> None:
+    """Regions are inlined; the functions that they called stay as they are."""
+    graph = graph_of(network, size=8)
+    mod = applied(graph, MIXED)
+    functions = {gv.name_hint for gv in mod.get_global_vars()}
+    assert functions == {"main", "r0_gpu", "r1_p0_cpu", "r1_p0_gpu", "r1_join0"}
+
+    builder = relax.BlockBuilder()
+    image = relax.TensorType((1, 3, 8, 8), "float32")
+    x = relax.Var("x", image)
+    types = {name: mod[name].ty for name in functions}
+
+    def call(name: str, *args: relax.Expr) -> relax.Expr:
+        gv = tvm.ir.GlobalVar(name)
+        relax.expr._update_type(gv, types[name])
+        return builder.emit(relax.Call(gv, list(args)))
+
+    with builder.function("main", [x], attrs={"num_input": 1}):
+        with builder.dataflow():
+            y = call("r0_gpu", x)
+            gpu = call("r1_p0_gpu", y)
+            cpu = call("r1_p0_cpu", y)
+            result = builder.emit_output(call("r1_join0", cpu, gpu))
+        builder.emit_func_output(result)
+    expected = builder.get()
+    for name in functions - {"main"}:
+        expected[name] = mod[name]
+    tvm.ir.assert_structural_equal(mod["main"].body, expected["main"].body, map_free_vars=True)
+    # The lane functions are those that the rules wrote.
+    region = graph.region("r1")
+    alone = rule_module.rule("ChannelSplit").rewrite(graph.mod, graph, region, MIXED.decisions[1])
+    for name in ("r1_p0_cpu", "r1_p0_gpu", "r1_join0"):
+        tvm.ir.assert_structural_equal(mod[name], alone[name])
+
+
+def test_several_outputs_keep_their_order() -> None:
+    def body(n: Net, x: relax.Var) -> list[relax.Expr]:
+        y = n.mbconv(x, 24, 8)
+        return [n.relu(y), y]
+
+    graph = graph_of(body, channels=8, size=4)
+    inputs = graph_nets.random_inputs(graph.mod)
+    plan = Plan(graph_nets.placed(graph, "gpu"))
+    found = graph_nets.evaluate(applied(graph, plan), inputs)
+    assert len(found) == 2
+    np.testing.assert_array_equal(found[0], np.maximum(found[1], 0))
+
+
+# Plans that do not fit.
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (plan_of(("r0", "Place", {"lane": "cpu"})), "decides region 'r1' 0 times; once is needed"),
+        (
+            plan_of(
+                ("r0", "Place", {"lane": "cpu"}),
+                ("r0", "Place", {"lane": "cpu"}),
+                ("r1", "Place", {"lane": "cpu"}),
+            ),
+            "decides region 'r0' 2 times",
+        ),
+        (
+            plan_of(("r1", "Place", {"lane": "cpu"}), ("r0", "Place", {"lane": "cpu"})),
+            "not in the order",
+        ),
+        (plan_of(("r5", "Place", {"lane": "cpu"})), "names region 'r5'"),
+        (
+            plan_of(("r0", "Place", {"lane": "cpu"}), ("r1", "Halve", {})),
+            "no split rule 'Halve'; the registered ones are",
+        ),
+        (
+            plan_of(
+                ("r0", "ChannelSplit", {"gpu_share": 0.5}), ("r1", "Place", {"lane": "cpu"})
+            ),
+            "rule ChannelSplit does not apply to region 'r0'",
+        ),
+        (
+            plan_of(("r0", "Place", {"lane": "cpu"}), ("r1", "ChannelSplit", {"gpu_share": 7})),
+            "region 'r1': gpu_share is 7",
+        ),
+    ],
+    ids=["missing", "twice", "order", "unknown", "no rule", "does not apply", "bad parameter"],
+)
+def test_plans_that_do_not_fit(plan: Plan, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        applied(graph_of(network), plan)
+
+
+# Rules that break their contract.
+
+
+@pytest.fixture
+def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Rules that a test registers are gone after it."""
+    rule_module.rules()
+    monkeypatch.setattr(rule_module, "_RULES", dict(rule_module._RULES))
+    yield
+
+
+class _Rule(SplitRule):
+    name = "Own"
+
+    def applies(self, graph: RegionGraph, region: Region) -> bool:
+        return True
+
+    def variants(self, graph: RegionGraph, region: Region) -> list[Decision]:
+        return [Decision.of(region.name, self.name)]
+
+
+OWN = plan_of(("r0", "Own", {}))
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_a_rule_of_ones_own() -> None:
+    """Registered, it is known to plans and is applied."""
+
+    @register_rule
+    class Own(_Rule):
+        def rewrite(self, mod, graph, region, decision):
+            body = mod[region.name].with_attrs(lane_attrs(region.name, "gpu", 0))
+
+            def call(builder, params):
+                callee = builder.add_func(body, "own_gpu")
+                return [builder.emit(relax.Call(callee, params))]
+
+            return replace_region(mod, region, call)
+
+    graph = graph_of(lambda n, x: n.relu(x), channels=2, size=4)
+    mod = applied(graph, OWN)
+    assert mod["own_gpu"].attrs["syncnas.lane"] == "gpu"
+    inputs = graph_nets.random_inputs(graph.mod)
+    np.testing.assert_array_equal(graph_nets.evaluate(mod, inputs)[0], np.maximum(inputs[0], 0))
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_a_rule_that_changes_the_shape() -> None:
+    @register_rule
+    class Own(_Rule):
+        def rewrite(self, mod, graph, region, decision):
+            def call(builder, params):
+                return [builder.emit(op.mean(params[0], [2, 3]))]
+
+            return replace_region(mod, region, call)
+
+    with pytest.raises(RuleError, match="split rule Own broke region 'r0': it returned"):
+        applied(graph_of(lambda n, x: n.relu(x)), OWN)
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_a_rule_that_computes_outside_of_lanes() -> None:
+    @register_rule
+    class Own(_Rule):
+        def rewrite(self, mod, graph, region, decision):
+            def call(builder, params):
+                return [builder.emit(op.nn.relu(params[0]), name_hint="stray")]
+
+            return replace_region(mod, region, call)
+
+    with pytest.raises(RuleError, match="'stray' is computed outside a lane function or a join"):
+        applied(graph_of(lambda n, x: n.relu(x)), OWN)
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_a_rule_that_raises() -> None:
+    @register_rule
+    class Own(_Rule):
+        def rewrite(self, mod, graph, region, decision):
+            raise ZeroDivisionError("too few rows")
+
+    with pytest.raises(RuleError, match="split rule Own failed on region 'r0': too few rows"):
+        applied(graph_of(lambda n, x: n.relu(x)), OWN)
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_a_rule_without_a_name() -> None:
+    with pytest.raises(RuleError, match="split rule Nameless has no 'name'"):
+
+        @register_rule
+        class Nameless(_Rule):
+            name = ""
+
+
+# What plans mean: every variant of every rule on every region.
+
+
+@pytest.mark.parametrize("name", zoo.RANDOM_MODELS)
+def test_every_variant_of_every_region_is_exact(name: str) -> None:
+    """Run by torch, which compiles nothing; onnxruntime runs the original."""
+    model = import_onnx(zoo.export(name, size=32))
+    graph = RegionGraph(model.mod, 16)
+    inputs = graph_nets.random_inputs(model.mod)
+    feeds = {s.name: a for s, a in zip(model.inputs, inputs, strict=True)}
+    expected = model.original.run(feeds)
+    tried = set()
+    for plan in graph_nets.all_plans(graph):
+        tried.update(plan.decisions)
+        found = graph_nets.evaluate(applied(graph, plan), inputs)
+        for spec, array in zip(model.outputs, found, strict=True):
+            error = graph_nets.relative_error(array, expected[spec.name])
+            assert error <= TOLERANCE, plan
+    wanted = {
+        decision
+        for region in graph.regions
+        for rule in rule_module.rules()
+        if rule.applies(graph, region)
+        for decision in rule.variants(graph, region)
+    }
+    assert tried >= wanted
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "rexnet_1_0"])
+def test_compiled_variants_are_exact(name: str) -> None:
+    """The same in compiled code, both lanes' functions on the CPU: a cut in eighths, and in halves."""
+    model = import_onnx(zoo.export(name, size=32, width=0.5))
+    target = load_target("host")
+    graph = RegionGraph(model.mod, 8)
+    inputs = graph_nets.random_inputs(model.mod)
+    feeds = {s.name: a for s, a in zip(model.inputs, inputs, strict=True)}
+    (expected,) = model.original.run(feeds).values()
+    plans = graph_nets.all_plans(graph)[2::3]
+    found = graph_nets.run_on_llvm(graph_nets.merge(graph, plans), target, inputs)
+    assert len(found) == len(plans) >= 2
+    for array in found:
+        assert graph_nets.relative_error(array, expected) <= TOLERANCE
