@@ -26,26 +26,29 @@ def test_a_split_region() -> None:
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "cpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.nn.relu(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function(private=True)
         def r0_p0_gpu(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "gpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.exp(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function(private=True)
-        def r0_join0(
-            a: R.Tensor((4,), "float32"), b: R.Tensor((4,), "float32")
-        ) -> R.Tensor((4,), "float32"):
+        def r0_join0(a: R.Tensor((4,), "float32"), b: R.Tensor((4,), "float32")) -> R.Tensor(
+            (4,), "float32"
+        ):
             R.func_attr({"syncnas.region": "r0", "syncnas.join": "sum", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.add(a, b)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function
         def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
@@ -54,8 +57,9 @@ def test_a_split_region() -> None:
                 a = cls.r0_p0_cpu(x)
                 b = cls.r0_p0_gpu(x)
                 y = cls.r0_join0(a, b)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
     @I.ir_module
     class Expected:
@@ -64,26 +68,29 @@ def test_a_split_region() -> None:
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "cpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.nn.relu(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function(private=True)
         def r0_p0_gpu(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "gpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.exp(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function(private=True)
-        def r0_join0_cpu(
-            a: R.Tensor((4,), "float32"), b: R.Tensor((4,), "float32")
-        ) -> R.Tensor((4,), "float32"):
+        def r0_join0_cpu(a: R.Tensor((4,), "float32"), b: R.Tensor((4,), "float32")) -> R.Tensor(
+            (4,), "float32"
+        ):
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "cpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.add(a, b)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function
         def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
@@ -99,8 +106,9 @@ def test_a_split_region() -> None:
                     "vm.builtin.to_device", b, 1, 0, ty_args=(R.Tensor((4,), "float32"),)
                 )
                 y = cls.r0_join0_cpu(a, b_cpu)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
     tvm.ir.assert_structural_equal(transferred(Before), Expected)
 
@@ -115,16 +123,18 @@ def test_a_lane_that_goes_on_keeps_its_values() -> None:
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "gpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.exp(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function(private=True)
         def r1_gpu(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
             R.func_attr({"syncnas.region": "r1", "syncnas.lane": "gpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.nn.relu(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function
         def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
@@ -132,8 +142,9 @@ def test_a_lane_that_goes_on_keeps_its_values() -> None:
             with R.dataflow():
                 a = cls.r0_gpu(x)
                 b = cls.r1_gpu(a)
-                R.output(b)
-            return b
+                gv = b
+                R.output(gv)
+            return gv
 
     @I.ir_module
     class Expected:
@@ -142,16 +153,18 @@ def test_a_lane_that_goes_on_keeps_its_values() -> None:
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "gpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.exp(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function(private=True)
         def r1_gpu(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
             R.func_attr({"syncnas.region": "r1", "syncnas.lane": "gpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.nn.relu(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function
         def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
@@ -166,8 +179,9 @@ def test_a_lane_that_goes_on_keeps_its_values() -> None:
                 b_cpu = R.call_pure_packed(
                     "vm.builtin.to_device", b, 1, 0, ty_args=(R.Tensor((4,), "float32"),)
                 )
-                R.output(b_cpu)
-            return b_cpu
+                gv = b_cpu
+                R.output(gv)
+            return gv
 
     tvm.ir.assert_structural_equal(transferred(Before), Expected)
 
@@ -180,8 +194,9 @@ def test_the_cpu_alone_moves_nothing() -> None:
             R.func_attr({"syncnas.region": "r0", "syncnas.lane": "cpu", "syncnas.phase": 0})
             with R.dataflow():
                 y = R.exp(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
         @R.function
         def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
@@ -189,8 +204,9 @@ def test_the_cpu_alone_moves_nothing() -> None:
             cls = Before
             with R.dataflow():
                 y = cls.r0_cpu(x)
-                R.output(y)
-            return y
+                gv = y
+                R.output(gv)
+            return gv
 
     tvm.ir.assert_structural_equal(transferred(Before), Before)
 
@@ -260,9 +276,7 @@ def test_a_join_runs_only_where_its_value_is_read() -> None:
 
 def test_squeeze_and_excite() -> None:
     """In a second phase, too, the GPU lane runs first, and the block's input is not moved again."""
-    order = order_of(
-        lambda n, x: n.mbconv(x, 32, 8, se="after"), decision("r0", 0.5), channels=8
-    )
+    order = order_of(lambda n, x: n.mbconv(x, 32, 8, se="after"), decision("r0", 0.5), channels=8)
     assert order == [
         *("to_gpu", "r0_p0_gpu", "r0_p0_cpu"),
         *("to_cpu", "to_gpu", "r0_join0_gpu", "r0_p1_gpu"),

@@ -29,8 +29,9 @@ class OnGpu:
         with R.dataflow():
             a = R.sigmoid(x)
             b = R.nn.relu(a)
-            R.output(b)
-        return b
+            gv = b
+            R.output(gv)
+        return gv
 
     @R.function(private=True)
     def r0(x: R.Tensor((1, 2, 4, 4), "float32")) -> R.Tensor((1, 2, 4, 4), "float32"):
@@ -38,8 +39,9 @@ class OnGpu:
         cls = OnGpu
         with R.dataflow():
             a = cls.r0_gpu(x)
-            R.output(a)
-        return a
+            gv = a
+            R.output(gv)
+        return gv
 
     @R.function
     def main(x: R.Tensor((1, 2, 4, 4), "float32")) -> R.Tensor((1, 2, 4, 4), "float32"):
@@ -47,8 +49,9 @@ class OnGpu:
         cls = OnGpu
         with R.dataflow():
             a = cls.r0(x)
-            R.output(a)
-        return a
+            gv = a
+            R.output(gv)
+        return gv
 
 
 @I.ir_module
