@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import math
 import os
@@ -108,39 +109,68 @@ def run_command(
     """Parse the flags, do the work, and turn whatever goes wrong into one line and an exit code."""
     options = parser.parse_args(argv)
     interrupts = Interrupts()
-    with interrupts.handled():
+    with interrupts.handled(), ExitStack() as stack:
         try:
-            with ExitStack() as stack:
+            with ExitStack() as inner:
                 if not options.debug:
-                    stack.enter_context(_quiet())
-                work(Command(options, stack.enter_context(_own_stdout()), interrupts))
+                    inner.enter_context(_quiet())
+                work(Command(options, inner.enter_context(_own_stdout()), interrupts))
             return OK
         except BaseException as error:
             if interrupts.number:
                 signal.signal(interrupts.number, signal.SIG_IGN)
-            if options.debug and not isinstance(error, SystemExit):
+            if options.debug:
                 traceback.print_exc()
-            return _explain(error, interrupts)
+            else:
+                stack.enter_context(_silent_stderr())
+            code, line = _outcome(error, interrupts)
+        gc.collect()  # C++ objects in the exception's frames complain when they are destroyed
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    return code
 
 
-def _explain(error: BaseException, interrupts: Interrupts) -> int:
-    """Print what happened in one line; the exit code."""
+def end(code: int) -> NoReturn:
+    """End the process with an exit code, at once where a signal interrupted the command.
+
+    Python ends itself with the signal, not the code, where the signal fell into an ``exec`` (as in
+    the making of a dataclass), and destructors print below the last line.
+    """
+    if code > 128:
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _outcome(error: BaseException, interrupts: Interrupts) -> tuple[int, str]:
+    """The exit code, and one line that says what happened."""
     if interrupts.number or isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        return 128 + (interrupts.number or signal.SIGINT)
+        return 128 + (interrupts.number or signal.SIGINT), "interrupted"
     if isinstance(error, SyncNASError):
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return USER_ERROR
+        return USER_ERROR, f"error: {one_line(str(error))}"
     if isinstance(error, BrokenPipeError):  # the reader of standard output has gone: `| head`
-        return FAILED
+        return FAILED, ""
     if isinstance(error, OSError) and error.filename is not None:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return FAILED
+        return FAILED, f"error: {error.filename}: {error.strerror}"
     if not isinstance(error, Exception):
         raise error
     what = one_line(f"{type(error).__name__}: {error}").rstrip(": .")
-    print(f"error: unexpected {what}; --debug shows the traceback", file=sys.stderr)
-    return FAILED
+    return FAILED, f"error: unexpected {what}; --debug shows the traceback"
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing reaches standard error, not even from C++."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

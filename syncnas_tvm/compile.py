@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from syncnas_tvm.cli import (
     Parser,
     check_file,
     check_writable,
+    end,
     file_written_aside,
     natural,
     positive_float,
@@ -190,4 +190,4 @@ def _print(command: Command, result: CompileResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from syncnas_tvm.cli import Command, Parser, run_command
+from syncnas_tvm.cli import Command, Parser, end, run_command
 
 
 def make_parser() -> Parser:
@@ -77,4 +76,4 @@ def _work(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

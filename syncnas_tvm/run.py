@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from syncnas_tvm.cli import (
     Command,
     Parser,
     check_file,
+    end,
     file_written_aside,
     natural,
     positive_int,
@@ -132,4 +132,4 @@ def _print(command: Command, result: dict[str, Any], inputs: dict[str, np.ndarra
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -135,10 +135,10 @@ def test_tampered_files_are_refused(shell, name):
 
 FRAME = """
 import ctypes, os, sys, warnings
-from syncnas_tvm.cli import Parser, run_command
+from syncnas_tvm.cli import Parser, end, run_command
 from syncnas_tvm.errors import InputError
 {work}
-sys.exit(run_command(Parser("test", ""), work))
+end(run_command(Parser("test", ""), work))
 """
 
 
@@ -198,6 +198,24 @@ def test_exceptions_are_one_line(shell, raised, code, line):
     shown = python(shell, work, "--debug").stderr
     assert "Traceback" in shown
     assert shown.splitlines()[-1].startswith(line.strip())
+
+
+def test_a_signal_inside_exec_and_noisy_destructors(shell):
+    """Python would end itself with the signal; a destructor would write below the last line."""
+    work = """
+        class Noisy:
+            def __del__(self):
+                os.write(2, b"destroyed\\n")
+
+        def work(command):
+            noisy = Noisy()
+            exec("os.kill(os.getpid(), 2)")
+    """
+    done = python(shell, work)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    work = work.replace("os.kill(os.getpid(), 2)", "raise InputError('x')")
+    done = python(shell, work)
+    assert (done.returncode, done.stderr) == (2, "error: x\n")
 
 
 def test_a_reader_that_goes_away_is_no_error(shell):
