@@ -31,9 +31,6 @@ class ApplyPlan:
     def __init__(self, graph: RegionGraph, plan: Plan) -> None:
         self.graph = graph
         self.plan = plan
-        # Errors cross TVM's pass runner, which otherwise turns them into RuntimeErrors.
-        for kind in (PlanError, RuleError):
-            tvm_ffi.register_error(kind.__name__, kind)
 
     def transform_module(
         self, mod: tvm.IRModule, _context: tvm.transform.PassContext

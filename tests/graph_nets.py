@@ -21,7 +21,7 @@ from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.lowering import build
-from syncnas_tvm.passes.apply_plan import ApplyPlan
+from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.lift_gpu_weights import WEIGHTS_FUNCTION
 from syncnas_tvm.passes.place import Place
 from syncnas_tvm.passes.rule import rules
@@ -201,7 +201,7 @@ def merge(graph: RegionGraph, plans: Iterable[Plan]) -> tvm.IRModule:
     def body() -> list[relax.Expr]:
         results: list[relax.Expr] = []
         for number, plan in enumerate(plans):
-            mod = ApplyPlan(graph, plan)(graph.mod)
+            mod = apply_plan(graph, plan)
             main = calls_of(mod, mod["main"])
             env = dict(zip(main.params, params, strict=True))
             for call in main.calls:

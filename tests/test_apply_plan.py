@@ -14,7 +14,7 @@ from syncnas_tvm.errors import PlanError, RuleError
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.passes import rule as rule_module
-from syncnas_tvm.passes.apply_plan import ApplyPlan
+from syncnas_tvm.passes.apply_plan import ApplyPlan, apply_plan
 from syncnas_tvm.passes.lanes import lane_attrs, replace_region
 from syncnas_tvm.passes.rule import SplitRule, register_rule
 from syncnas_tvm.plan import Decision, Plan
@@ -31,17 +31,14 @@ def plan_of(*decisions: tuple[str, str, dict[str, object]]) -> Plan:
     return Plan(tuple(Decision.of(region, name, **params) for region, name, params in decisions))
 
 
-def applied(graph: RegionGraph, plan: Plan) -> tvm.IRModule:
-    return ApplyPlan(graph, plan)(graph.mod)
-
-
 MIXED = plan_of(("r0", "Place", {"lane": "gpu"}), ("r1", "ChannelSplit", {"gpu_share": 0.5}))
 
 
 def test_main_calls_lane_functions_and_joins() -> None:
     """Regions are inlined; the functions that they called stay as they are."""
     graph = graph_of(network, size=8)
-    mod = applied(graph, MIXED)
+    mod = apply_plan(graph, MIXED)
+    tvm.ir.assert_structural_equal(ApplyPlan(graph, MIXED)(graph.mod), mod)
     functions = {gv.name_hint for gv in mod.get_global_vars()}
     assert functions == {"main", "r0_gpu", "r1_p0_cpu", "r1_p0_gpu", "r1_join0"}
 
@@ -81,7 +78,7 @@ def test_several_outputs_keep_their_order() -> None:
     graph = graph_of(body, channels=8, size=4)
     inputs = graph_nets.random_inputs(graph.mod)
     plan = Plan(graph_nets.placed(graph, "gpu"))
-    found = graph_nets.evaluate(applied(graph, plan), inputs)
+    found = graph_nets.evaluate(apply_plan(graph, plan), inputs)
     assert len(found) == 2
     np.testing.assert_array_equal(found[0], np.maximum(found[1], 0))
 
@@ -123,7 +120,7 @@ def test_several_outputs_keep_their_order() -> None:
 )
 def test_plans_that_do_not_fit(plan: Plan, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        applied(graph_of(network), plan)
+        apply_plan(graph_of(network), plan)
 
 
 # Rules that break their contract.
@@ -165,7 +162,7 @@ def test_a_rule_of_ones_own() -> None:
             return replace_region(mod, region, call)
 
     graph = graph_of(lambda n, x: n.relu(x), channels=2, size=4)
-    mod = applied(graph, OWN)
+    mod = apply_plan(graph, OWN)
     assert mod["own_gpu"].attrs["syncnas.lane"] == "gpu"
     inputs = graph_nets.random_inputs(graph.mod)
     np.testing.assert_array_equal(graph_nets.evaluate(mod, inputs)[0], np.maximum(inputs[0], 0))
@@ -182,7 +179,7 @@ def test_a_rule_that_changes_the_shape() -> None:
             return replace_region(mod, region, call)
 
     with pytest.raises(RuleError, match="split rule Own broke region 'r0': it returned"):
-        applied(graph_of(lambda n, x: n.relu(x)), OWN)
+        apply_plan(graph_of(lambda n, x: n.relu(x)), OWN)
 
 
 @pytest.mark.usefixtures("own_rules")
@@ -196,7 +193,7 @@ def test_a_rule_that_computes_outside_of_lanes() -> None:
             return replace_region(mod, region, call)
 
     with pytest.raises(RuleError, match="'stray' is computed outside a lane function or a join"):
-        applied(graph_of(lambda n, x: n.relu(x)), OWN)
+        apply_plan(graph_of(lambda n, x: n.relu(x)), OWN)
 
 
 @pytest.mark.usefixtures("own_rules")
@@ -207,7 +204,7 @@ def test_a_rule_that_raises() -> None:
             raise ZeroDivisionError("too few rows")
 
     with pytest.raises(RuleError, match="split rule Own failed on region 'r0': too few rows"):
-        applied(graph_of(lambda n, x: n.relu(x)), OWN)
+        apply_plan(graph_of(lambda n, x: n.relu(x)), OWN)
 
 
 @pytest.mark.usefixtures("own_rules")
@@ -233,7 +230,7 @@ def test_every_variant_of_every_region_is_exact(name: str) -> None:
     tried = set()
     for plan in graph_nets.all_plans(graph):
         tried.update(plan.decisions)
-        found = graph_nets.evaluate(applied(graph, plan), inputs)
+        found = graph_nets.evaluate(apply_plan(graph, plan), inputs)
         for spec, array in zip(model.outputs, found, strict=True):
             error = graph_nets.relative_error(array, expected[spec.name])
             assert error <= TOLERANCE, plan
