@@ -46,7 +46,7 @@ def deviation(ours: Arrays, reference: Arrays) -> Deviation:
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         with np.errstate(invalid="ignore"):
             difference = np.where(same, 0.0, np.abs(a - b))
-        absolute = float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+        absolute = float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
         scale = float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
         relative = absolute / scale if scale else (0.0 if absolute == 0 else np.inf)
         if relative >= worst.max_rel:
