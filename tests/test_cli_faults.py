@@ -87,21 +87,6 @@ def test_interrupt(shell, moment, number):
     assert left_overs(shell, "interrupted") == []
 
 
-def test_interrupt_during_the_search_stops_the_command(shell):
-    """The planner takes Ctrl-C as the end of its search; the command must end all the same."""
-    more = ("--strategy", "mcts", "--seconds", 60, "--evaluations", 10**9)
-    process = shell.start(*compile_arguments(shell, "searching", *more))
-    lines = []
-    while not lines or not lines[-1].startswith("measure"):
-        lines.append(process.stderr.readline())
-        assert lines[-1], "the process ended early"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "interrupted"
-    assert not (shell.folder / "searching").exists()
-
-
 def test_foreign_files_are_not_overwritten(shell):
     folder = shell.folder / "foreign"
     folder.mkdir()
@@ -134,9 +119,10 @@ def test_tampered_files_are_refused(shell, name):
 
 
 FRAME = """
-import ctypes, os, sys, warnings
+import ctypes, os, sys, time, warnings
 from syncnas_tvm.cli import Parser, end, run_command
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.progress import StageProgress
 {work}
 end(run_command(Parser("test", ""), work))
 """
@@ -144,9 +130,10 @@ end(run_command(Parser("test", ""), work))
 
 def start(shell, work, *arguments):
     """Start a command that consists of the function ``work``."""
-    program = FRAME.format(work=textwrap.dedent(work))
+    (shell.folder / "command.py").write_text(FRAME.format(work=textwrap.dedent(work)))
     return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-m", "command", *arguments],
+        cwd=shell.folder,
         env=shell.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -198,6 +185,23 @@ def test_exceptions_are_one_line(shell, raised, code, line):
     shown = python(shell, work, "--debug").stderr
     assert "Traceback" in shown
     assert shown.splitlines()[-1].startswith(line.strip())
+
+
+def test_an_interrupt_that_got_lost_stops_the_command(shell):
+    """The planner takes Ctrl-C as the end of its search; the command must end all the same."""
+    work = """
+        def work(command):
+            with StageProgress(("plan", "build"), command.interrupts.check) as progress:
+                progress("plan", "")
+                try:
+                    os.kill(os.getpid(), 2)
+                except KeyboardInterrupt:
+                    pass
+                progress("build", "")
+            command.print("done")
+    """
+    done = python(shell, work)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_a_signal_inside_exec_and_noisy_destructors(shell):
