@@ -215,7 +215,10 @@ class SplitWriter:
             operands[1] = _take(operands[1], ranges, weight)
         elif state.state == "cut":
             self._cut_operands(node, lane, operands)
-        return self._builder.emit(self._rewritten(node, lane, operands), name_hint=node.name)
+        value = self._rewritten(node, lane, operands)
+        if isinstance(value, relax.Var):
+            return value
+        return self._builder.emit(value, name_hint=node.name)
 
     def _cut_operands(self, node: Node, lane: Lane, operands: list[relax.Expr]) -> None:
         """Cut the weights and slice the whole values that the node reads, in place."""
@@ -278,18 +281,19 @@ class SplitWriter:
 
     def _strided_slice(self, node: Node, lane: Lane, data: relax.Expr) -> relax.Expr:
         """A slice along the cut dimension, in the lane's own positions."""
-        source = self._cuts[lane].of(self._states.classes.use(node, 0))
+        dim, ranges = self._cuts[lane].of(self._states.classes.use(node, 0))  # type: ignore[misc]
+        link = next(k for k in self._states.classes.cuts(node).links if k.out_dim == dim)
         axes = [int(a) % len(node.shape) for a in node.expr.args[1].fields]
         begins = [int(v) for v in node.expr.args[2].fields]
         ends = [int(v) for v in node.expr.args[3].fields]
-        link = next(
-            k for k in self._states.classes.cuts(node).links if source and k.out_dim == source[0]
-        )
-        for i, axis in enumerate(axes):
-            if axis == link.in_dim and source:
-                begins[i] = extent(clip(source[1], 0, link.in_start))
-                ends[i] = begins[i] + self._cuts[lane].shape(node)[axis]
-        return relax.op.strided_slice(data, axes, begins, ends)
+        if dim in axes:
+            i = axes.index(dim)
+            if self._states.state(node.operands[0]) == "cut":
+                begins[i] = extent(clip(ranges, 0, link.in_start))
+                ends[i] = begins[i] + self._cuts[lane].shape(node)[dim]
+            else:  # a whole value: the lane's part of the slice has been taken from it already
+                del axes[i], begins[i], ends[i]
+        return relax.op.strided_slice(data, axes, begins, ends) if axes else data
 
 
 def _take(constant: relax.Expr, ranges: Ranges, axis: int) -> relax.Expr:

@@ -203,6 +203,30 @@ def test_mixed_depthwise_kernels() -> None:
     tvm.ir.assert_structural_equal(split(graph), e.module(body))
 
 
+def test_mixed_depthwise_kernels_without_expansion() -> None:
+    """What is sliced out of the whole input is sliced once: each lane takes its own part of it."""
+    graph = one_region(lambda n, x: n.mix(x, 0, 12, (3, 5)), channels=32)
+    e = Expected(graph)
+
+    def lane(x: relax.Expr, begin: int) -> relax.Expr:
+        inner = slice(begin, begin + 8)
+        parts = []
+        for i, name in enumerate(("depthwise", "depthwise1")):
+            part = e.slice(x, slice(16 * i + begin, 16 * i + begin + 8))
+            bias = e.constant("depthwise_bias" + "1" * i, slice(None), inner)
+            parts.append(e.add(e.conv(part, name, inner), bias))
+        y = e.relu(e.emit(op.concat(parts, 1)))
+        ranges = [inner, slice(16 + begin, 24 + begin)]
+        return e.emit(op.nn.conv2d(y, relax.const(_columns(e, "project", ranges, 1))))
+
+    def body(x: relax.Var) -> relax.Expr:
+        (b,) = e.lane("gpu", 0, [x], lambda x: lane(x, 8))
+        (a,) = e.lane("cpu", 0, [x], lambda x: e.bias(lane(x, 0), "project"))
+        return e.join(0, [a, b])
+
+    tvm.ir.assert_structural_equal(split(graph), e.module(body))
+
+
 def _columns(e: Expected, name: str, ranges: list[slice], axis: int) -> np.ndarray:
     array = e.constant(name).value.numpy()
     index = np.concatenate([np.arange(r.start, r.stop) for r in ranges])
