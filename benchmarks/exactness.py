@@ -1,0 +1,70 @@
+"""How far is each network from onnxruntime, on one lane, on the other, and with everything split?
+
+    PYTHONPATH=tests python benchmarks/exactness.py [--size 224] [NETWORK ...]
+
+Prints a Markdown table: the networks of tests/zoo.py (random weights, but EfficientNet-Lite0), the
+form, regions and how many of them run on both lanes, syncs, the largest relative error over three
+inputs, and the seconds of a whole compile. Kernels are not measured: shares come from the roofline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+import time
+
+os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+import numpy as np
+import zoo
+
+from syncnas_tvm import compiler
+
+FORMS = {
+    "CPU lane": {"lanes": "cpu"},
+    "GPU lane": {"lanes": "gpu"},
+    "all split": {"split_all": True},
+}
+HEADER = ("network", "form", "regions", "on both lanes", "syncs", "max relative error", "seconds")
+
+
+def row(name: str, size: int, form: str) -> tuple[object, ...]:
+    """Compile and verify one network in one form."""
+    path = zoo.export(name, size=size)
+    rng = np.random.default_rng(11)
+    shape = (1, 3, size, size)
+    inputs = [
+        {"input": rng.uniform(-2.0, 2.0, shape).astype("float32")},
+        {"input": np.full(shape, 0.5, "float32")},
+    ]
+    start = time.monotonic()
+    result = compiler.compile_onnx(path, verify_inputs=inputs, timed=False, **FORMS[form])
+    seconds = time.monotonic() - start
+    both = sum(
+        bool(c.work.kernels("cpu") and c.work.kernels("gpu")) for c in result.choice.candidates
+    )
+    error = f"{result.deviation.max_rel:.1e}"
+    return name, form, len(result.graph.regions), both, result.syncs, error, f"{seconds:.0f}"
+
+
+def main() -> None:
+    names = (*zoo.TRAINED_MODELS, *zoo.RANDOM_MODELS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=224, help="image size in pixels")
+    parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
+    options = parser.parse_args()
+    compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
+    print("| " + " | ".join(HEADER) + " |")
+    print("|" + "---|" * len(HEADER))
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["SYNCNAS_CACHE_DIR"] = cache
+        for name in options.network or names:
+            for form in FORMS:
+                print("| " + " | ".join(map(str, row(name, options.size, form))) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
