@@ -216,10 +216,12 @@ def test_an_unknown_region() -> None:
 def test_several_outputs_leave_from_the_last_region() -> None:
     def body(n: Net, x: relax.Var) -> list[relax.Expr]:
         y = n.mbconv(x, 24, 8)
-        return [n.mbconv(y, 24, 12), y]
+        return [n.mbconv(n.mbconv(y, 24, 8), 24, 12), y]
 
     graph = graph_of(body, channels=8)
     assert graph.regions[-1].out_shapes == ((1, 12, 16, 16), (1, 8, 16, 16))
+    # It is needed to the end, so there is no boundary between the blocks behind it.
+    assert [len(region.in_shapes) for region in graph.regions] == [1, 1]
 
 
 def test_dynamic_shapes_are_refused() -> None:
