@@ -112,6 +112,21 @@ def test_gpu_kernels(name: str, vector: int) -> None:
     check(*KERNELS[name], "gpu", vector)
 
 
+@pytest.mark.parametrize("lane", ["cpu", "gpu"])
+def test_means_of_flat_maps_are_accurate(lane: str) -> None:
+    """A long sum of equal values in one accumulator is off by 1e-5: all roundings go one way."""
+    net = {"channels": 8, "size": 112}
+    graph = graph_of(lambda n, x: n.mean(x), **net)
+    values = np.random.default_rng(0).uniform(0.1, 1, (1, 8, 1, 1))
+    flat = np.broadcast_to(values, (1, 8, 112, 112)).astype("float32")
+    noisy = (flat * np.random.default_rng(1).normal(1, 0.1, flat.shape)).astype("float32")
+    for image in (flat, noisy):
+        mod = apply_plan(graph, Plan(graph_nets.placed(graph, lane)))
+        (found,) = graph_nets.run_compiled(mod, load_target("host"), [image])
+        expected = image.astype("float64").mean((2, 3), keepdims=True)
+        np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
 # Which kernels are packed.
 
 

@@ -51,3 +51,15 @@ def extents(sch: s_tir.Schedule, loops: list[s_tir.schedule.LoopRV]) -> list[int
 def largest_divisor(value: int, limit: int) -> int:
     """The largest divisor of ``value`` that is at most ``limit``."""
     return max(d for d in range(1, min(value, limit) + 1) if value % d == 0)
+
+
+def sum_rows(sch: s_tir.Schedule, at: s_tir.schedule.LoopRV) -> None:
+    """Compute the block ``rows`` of a mean inside of ``at``, the loop that adds them up."""
+    rows = sch.get_sblock("rows")
+    sch.compute_at(rows, at, preserve_unit_loops=True)
+    *_, lane, column = sch.get_loops(rows)
+    sch.reorder(column, lane)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(rows, column)
+    sch.vectorize(sch.get_loops(init)[-1])
+    sch.set_scope(rows, 0, "local")

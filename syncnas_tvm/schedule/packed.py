@@ -1,7 +1,8 @@
 """What a kernel computes on packed tensors: one TE definition per operator family.
 
 A definition has the blocks ``pad`` (where there is padding), ``acc`` (the reduction, where there
-is one) and ``out`` (everything element-wise behind it), which the schedules look up by name.
+is one; a mean has ``rows`` in front of it) and ``out`` (everything element-wise behind it), which the
+schedules look up by name.
 """
 
 from __future__ import annotations
@@ -158,11 +159,14 @@ class _Definer:
             raise _Unsupported
         a = self._placeholder(data, "packed", packed_shape(shape, self._vector))
         y, x = te.reduce_axis((0, shape[2]), "y"), te.reduce_axis((0, shape[3]), "x")
-        acc = te.compute(
-            packed_shape(node.shape, self._vector),
-            lambda o, _y, _x, v: te.sum(a[o, y, x, v], axis=[y, x]),
-            name="acc",
+        # Rows first: in one long sum of equal values, as in a flat map, all roundings go one way.
+        out = packed_shape(node.shape, self._vector)
+        rows = te.compute(
+            (out[0], shape[2], 1, self._vector),
+            lambda o, y, _x, v: te.sum(a[o, y, x, v], axis=[x]),
+            name="rows",
         )
+        acc = te.compute(out, lambda o, _y, _x, v: te.sum(rows[o, y, 0, v], axis=[y]), name="acc")
         scale = tirx.const(1.0 / (shape[2] * shape[3]), "float32")
         self._values[node.var] = lambda index: acc[index] * scale
         return "reduce"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from syncnas_tvm.schedule.blocks import largest_divisor
+from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
 from syncnas_tvm.schedule.packed import Family
 
 MAX_PIXELS = 14
@@ -56,9 +56,10 @@ def _reduce(sch: s_tir.Schedule) -> None:
     sch.parallel(o)
     sch.vectorize(v)
     sch.compute_at(acc, o, preserve_unit_loops=True)
-    *_, lane, ry, rx = sch.get_loops(acc)
-    sch.reorder(ry, rx, lane)
+    *_, lane, ry = sch.get_loops(acc)
+    sch.reorder(ry, lane)
     sch.vectorize(lane)
+    sum_rows(sch, ry)
     init = sch.decompose_reduction(acc, ry)
     sch.vectorize(sch.get_loops(init)[-1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from syncnas_tvm.schedule.blocks import largest_divisor
+from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
 from syncnas_tvm.schedule.packed import Family
 
 WORK_GROUP = 64
@@ -75,6 +75,7 @@ def _reduce(sch: s_tir.Schedule) -> None:
     item = _bind(sch, [o, y, x])
     sch.vectorize(v)
     _accumulate(sch, acc, item, unroll_window=False)
+    sum_rows(sch, sch.get_loops(acc)[-5])
 
 
 def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
