@@ -18,6 +18,9 @@ import syncnas_tvm
 _PLUGIN = "libsyncnas_opencl.so"
 _loaded: ctypes.CDLL | None = None
 
+cores_at_start: tuple[int, ...] = ()
+"""Cores that this process may use, as it was before TVM bound the calling thread to one of them."""
+
 
 def setup_record() -> Path:
     """The file in which `syncnas_tvm.opencl_setup` leaves what it set up in this environment."""
@@ -54,9 +57,11 @@ def apply_setup() -> None:
 
 def load() -> None:
     """Register TVM's ``opencl`` device, once."""
-    global _loaded
+    global _loaded, cores_at_start
     if _loaded is not None:
         return
+    if hasattr(os, "sched_getaffinity"):
+        cores_at_start = tuple(sorted(os.sched_getaffinity(0)))
     apply_setup()
     # RTLD_LOCAL: TVM's own libraries, already loaded, satisfy the plugin's dependencies by name.
     _loaded = ctypes.CDLL(str(plugin_path()), mode=os.RTLD_LOCAL | os.RTLD_NOW)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syncnas_tvm import backend
 from syncnas_tvm.errors import TargetError
 
 CPU_THREADS_VARIABLE = "SYNCNAS_CPU_THREADS"
@@ -28,7 +29,13 @@ class LaneThreads:
 
 
 def available_cores() -> tuple[int, ...]:
-    """Numbers of the cores that this process may use."""
+    """Numbers of the cores that this process may use.
+
+    TVM's thread pool binds the thread that first uses it to one core, so what was noted when TVM
+    was imported counts, if it was.
+    """
+    if backend.cores_at_start:
+        return backend.cores_at_start
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))

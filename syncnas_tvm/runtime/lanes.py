@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import tvm
 import tvm_ffi
@@ -39,9 +39,9 @@ def on_cpu_lane(cpus: tuple[int, ...]) -> Iterator[None]:
         yield
         return
     before = os.sched_getaffinity(0)
-    wanted = set(cpus) & before
-    if wanted:
-        os.sched_setaffinity(0, wanted)
+    # Not only within ``before``: TVM may have bound this thread to the other lane's core.
+    with suppress(OSError):
+        os.sched_setaffinity(0, cpus)
     try:
         yield
     finally:
