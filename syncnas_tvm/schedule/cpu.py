@@ -14,7 +14,7 @@ from syncnas_tvm.schedule.blocks import (
 from syncnas_tvm.schedule.tile import (
     Tile,
     fill_tile,
-    is_pointwise,
+    settle_inputs,
     spatial_shape,
     split_output,
     write_back_block,
@@ -47,11 +47,7 @@ def _spread(sch: s_tir.Schedule, block: s_tir.schedule.SBlockRV) -> None:
 
 def _reduce(sch: s_tir.Schedule, blocks: Blocks) -> None:
     shape = spatial_shape(sch, blocks.reduction)
-    for block in blocks.before:
-        if is_pointwise(sch, block):
-            sch.compute_inline(block)
-        else:
-            _spread(sch, block)
+    settle_inputs(sch, blocks, _spread)
     last = write_back_block(sch, blocks)
     channels = largest_divisor(shape[1], MAX_CHANNELS) if len(shape) > 2 else 1
     tile = Tile(channels, largest_divisor(shape[-1], MAX_VECTOR if len(shape) > 2 else 64))

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
+from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
 from syncnas_tvm.schedule.packed import Family
-
-MAX_PIXELS = 14
 
 
 def tile_of(width: int, channel_blocks: int, registers: int) -> tuple[int, int]:
     """Pixels and channel vectors of a tile: as many accumulators as leave registers for operands."""
-    budget = registers * 3 // 4
-    pixels = largest_divisor(width, min(MAX_PIXELS, budget))
-    if pixels == 1 and width <= budget:
-        pixels = width
-    channels = next((c for c in (3, 2) if channel_blocks % c == 0 and c * pixels <= budget), 1)
-    return pixels, channels
+    return packed_tile.tile_of(width, channel_blocks, registers * 3 // 4)
 
 
 def schedule(function: tirx.PrimFunc, family: Family, registers: int) -> tirx.PrimFunc:
@@ -79,34 +73,22 @@ def _tiled(sch: s_tir.Schedule, family: Family, registers: int) -> None:
     order = (y, x_out, o_out) if dense else (o_out, y, x_out)
     sch.reorder(*order, o_in, x_in, v)
     sch.parallel(order[0])
-    _pad(sch, family, order)
-    sch.compute_at(acc, order[-1], preserve_unit_loops=True)
-    loops = list(sch.get_loops(acc))[len(order) :]
-    tile, reduce = loops[:4], loops[4:]
-    o_t, y_t, x_t, v_t = tile
-    sch.reorder(*reduce, y_t, x_t, o_t, v_t)
-    sch.vectorize(v_t)
+    _pad(sch, family)
     # All of a 3 x 3 window is unrolled; of larger ones a row, or the code outgrows its cache.
-    window = [] if dense else reduce if int(sch.get(reduce[0]).extent) <= 3 else reduce[-1:]
-    for loop in (y_t, x_t, o_t, *window):
-        sch.unroll(loop)
-    init = sch.decompose_reduction(acc, reduce[0])
-    *tile_init, v_init = list(sch.get_loops(init))[len(order) :]
-    sch.vectorize(v_init)
-    for loop in tile_init:
-        sch.unroll(loop)
+    window = list(sch.get_loops(acc))[4:]
+    small = int(sch.get(window[0]).extent) <= 3
+    unrolled = 0 if dense else len(window) if small else 1
+    packed_tile.accumulate(sch, acc, order[-1], len(order), unrolled)
     sch.vectorize(v)
     sch.unroll(x_in)
     sch.unroll(o_in)
-    sch.set_scope(acc, 0, "local")
 
 
-def _pad(sch: s_tir.Schedule, family: Family, order: tuple[s_tir.schedule.LoopRV, ...]) -> None:
+def _pad(sch: s_tir.Schedule, family: Family) -> None:
     """Padding is inlined where each input is read a few times only, else written out once."""
-    names = [sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))]
-    if "pad" not in names:
+    pad = packed_tile.pad_block(sch)
+    if pad is None:
         return
-    pad = sch.get_sblock("pad")
     if family in ("depthwise", "pool"):
         sch.compute_inline(pad)
         return

@@ -7,6 +7,7 @@ element-wise behind the reduction is done as the tile is written back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import s_tir, tirx
@@ -33,6 +34,17 @@ def write_back_block(sch: s_tir.Schedule, blocks: Blocks) -> Block:
     last = inline_all_but_last(sch, blocks.after)
     sch.set_scope(reduction, 0, "local")
     return last
+
+
+def settle_inputs(
+    sch: s_tir.Schedule, blocks: Blocks, spread: Callable[[s_tir.Schedule, Block], None]
+) -> None:
+    """Inline what only copies or maps in front of the reduction; ``spread`` the rest (padding)."""
+    for block in blocks.before:
+        if is_pointwise(sch, block):
+            sch.compute_inline(block)
+        else:
+            spread(sch, block)
 
 
 def is_pointwise(sch: s_tir.Schedule, block: Block) -> bool:

@@ -1,0 +1,41 @@
+"""Binding loops to OpenCL's work groups and work items."""
+
+from __future__ import annotations
+
+from tvm import s_tir
+
+from syncnas_tvm.schedule.blocks import extents, largest_divisor
+
+WORK_GROUP = 64
+
+
+def bind_flat(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV) -> None:
+    """Bind one loop to the grid, the last work group guarded where it does not divide."""
+    items = min(WORK_GROUP, extents(sch, [loop])[0])
+    group, item = sch.split(loop, [None, items])
+    sch.bind(group, "blockIdx.x")
+    sch.bind(item, "threadIdx.x")
+
+
+def bind_grid(
+    sch: s_tir.Schedule, loops: list[s_tir.schedule.LoopRV], limit: int = WORK_GROUP
+) -> s_tir.schedule.LoopRV:
+    """Bind up to three loops to the grid, innermost to x; returns the innermost item loop.
+
+    Loops are not fused and work groups divide them: fused or guarded loops make indices that
+    decompose_reduction does not take for affine. ``limit`` is the most work items of a group.
+    """
+    while len(loops) > 3:
+        loops = [sch.fuse(*loops[:2]), *loops[2:]]
+    groups, items = [], []
+    for loop in reversed(loops):
+        size = largest_divisor(extents(sch, [loop])[0], limit)
+        limit //= size
+        group, item = sch.split(loop, [None, size])
+        groups.insert(0, group)
+        items.insert(0, item)
+    sch.reorder(*groups, *items)
+    for axis, group, item in zip("xyz", reversed(groups), reversed(items), strict=False):
+        sch.bind(group, f"blockIdx.{axis}")
+        sch.bind(item, f"threadIdx.{axis}")
+    return items[-1]
