@@ -85,15 +85,15 @@ class SplitWriter:
             self._states.of[node.var].state == "whole" for node in self._phase_nodes(last)
         )
         for phase in range(last + 1):
-            self._sum_for(phase, skip=tail_is_join and phase == last)
             if tail_is_join and phase == last:
                 return [self._tail(phase)]
+            self._sum_for(phase)
             # The GPU lane first: its kernels are enqueued and run while the CPU lane computes.
             for lane in ("gpu", "cpu"):
                 self._lane_function(lane, phase)
         (output,) = self._flow.outputs
         if self._states.state(output) == "partial":
-            return [self._join("sum", last, [output], [])]
+            return [self._join(last, [output], [])]
         return [self._value(output, "cpu")]
 
     def _phase_nodes(self, phase: int) -> list[Node]:
@@ -102,11 +102,11 @@ class SplitWriter:
     def _value(self, var: relax.Var, lane: Lane) -> relax.Expr:
         return self._shared[var] if var in self._shared else self._local[lane][var]
 
-    def _sum_for(self, phase: int, skip: bool) -> None:
+    def _sum_for(self, phase: int) -> None:
         """Sum the partial values that nodes of ``phase`` read whole."""
         for var in self._summed(phase):
-            if not skip and var not in self._shared:
-                self._shared[var] = self._join("sum", phase - 1, [var], [])
+            if var not in self._shared:
+                self._shared[var] = self._join(phase - 1, [var], [])
 
     def _summed(self, phase: int) -> list[relax.Var]:
         found: dict[relax.Var, None] = {}
@@ -117,9 +117,9 @@ class SplitWriter:
 
     def _tail(self, phase: int) -> relax.Expr:
         """The region ends with operators on the whole value (an activation): part of the join."""
-        return self._join("sum", phase - 1, self._summed(phase), self._phase_nodes(phase))
+        return self._join(phase - 1, self._summed(phase), self._phase_nodes(phase))
 
-    def _join(self, kind: str, phase: int, sums: list[relax.Var], nodes: list[Node]) -> relax.Expr:
+    def _join(self, phase: int, sums: list[relax.Var], nodes: list[Node]) -> relax.Expr:
         pairs = [self._local[lane][var] for var in sums for lane in LANES]
         inside = {node.var for node in nodes}
         extra = {
@@ -141,7 +141,7 @@ class SplitWriter:
             return [env[nodes[-1].var if nodes else sums[0]]]
 
         name = f"{self._region}_join{phase}"
-        attrs = join_attrs(self._region, kind, phase)  # type: ignore[arg-type]
+        attrs = join_attrs(self._region, "sum", phase)
         callee = emit_function(self._builder, name, params, body, attrs)
         return self._builder.emit(relax.Call(callee, [*pairs, *extra.values()]))
 

@@ -16,6 +16,12 @@ DEVICE_TYPE = {"cpu": 1, "gpu": 4}
 TRANSFER = "vm.builtin.to_device"
 
 
+def transfer(value: relax.Expr, lane: Lane) -> relax.Call:
+    """The call that copies a tensor to ``lane``."""
+    type_ = tensor_type(shape_of(value), dtype_of(value))
+    return relax.op.call_pure_packed(TRANSFER, value, DEVICE_TYPE[lane], 0, ty_args=[type_])
+
+
 @tvm.transform.module_pass(opt_level=0, name="InsertTransfers")
 class InsertTransfers:
     """Make data movement explicit, by demand: only a lane that reads a value gets it.
@@ -120,9 +126,7 @@ class _Mover:
         return at[lane]
 
     def _move(self, value: relax.Expr, lane: Lane) -> relax.Expr:
-        type_ = tensor_type(shape_of(value), dtype_of(value))
-        copy = relax.op.call_pure_packed(TRANSFER, value, DEVICE_TYPE[lane], 0, ty_args=[type_])
-        return self._builder.emit(copy, name_hint=f"{value.name}_on_{lane}")
+        return self._builder.emit(transfer(value, lane), name_hint=f"{value.name}_on_{lane}")
 
     def _run_join(self, call: CallSite, lane: Lane) -> relax.Expr:
         args = [self._get(arg, lane) for arg in call.args]

@@ -10,7 +10,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type
-from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
+from syncnas_tvm.passes.insert_transfers import transfer
 from syncnas_tvm.passes.lift_constants import ConstantLifter
 
 WEIGHTS_FUNCTION = "gpu_weights"
@@ -101,18 +101,7 @@ def _uploader(constants: list[GenericConst]) -> tuple[tvm.ir.GlobalVar, relax.Fu
     builder = relax.BlockBuilder()
 
     def body() -> list[relax.Expr]:
-        uploaded = [
-            builder.emit(
-                relax.op.call_pure_packed(
-                    TRANSFER,
-                    c,
-                    DEVICE_TYPE["gpu"],
-                    0,
-                    ty_args=[tensor_type(shape_of(c), dtype_of(c))],
-                )
-            )
-            for c in constants
-        ]
+        uploaded = [builder.emit(transfer(constant, "gpu")) for constant in constants]
         return [relax.Tuple(uploaded)]
 
     emit_function(builder, WEIGHTS_FUNCTION, [], body, {}, private=False)

@@ -55,26 +55,24 @@ class _MainPacker:
             for binding in block.bindings:
                 self._env[binding.var] = self._rewrite(binding.value, binding.var.name)
         result = self._env[self._main.body.body]
-        return [
-            self._convert(self._env_of(result, i, output), False, shape_of(output))
-            if _packable(output)
-            else self._env_of(result, i, output)
-            for i, output in enumerate(self._outputs())
-        ]
-
-    def _outputs(self) -> list[relax.Expr]:
-        """The old results: one tensor, or the fields of a tuple."""
         type_ = self._main.ret_ty
         if not isinstance(type_, relax.TupleType):
-            return [relax.Var("out", type_)]
-        return [relax.Var(f"out{i}", field) for i, field in enumerate(type_.fields)]
+            return [self._output(result, type_)]
+        return [
+            self._output(self._item(result, i, "out"), field)
+            for i, field in enumerate(type_.fields)
+        ]
 
-    def _env_of(self, result: relax.Expr, index: int, _output: relax.Expr) -> relax.Expr:
-        if not isinstance(self._main.ret_ty, relax.TupleType):
-            return result
-        if isinstance(result, relax.Tuple):
-            return result.fields[index]
-        return self._builder.emit(relax.TupleGetItem(result, index))
+    def _output(self, value: relax.Expr, type_: relax.TensorType) -> relax.Expr:
+        """One result of the old ``main``, of its type, in the model's own layout."""
+        shape = tuple(int(n) for n in type_.shape)
+        packed = is_packable(shape, str(type_.dtype))
+        return self._convert(value, packing=False, shape=shape) if packed else value
+
+    def _item(self, source: relax.Expr, index: int, name: str) -> relax.Expr:
+        if isinstance(source, relax.Tuple):
+            return source.fields[index]
+        return self._builder.emit(relax.TupleGetItem(source, index), name_hint=name)
 
     def _rewrite(self, value: relax.Expr, name: str) -> relax.Expr:
         if isinstance(value, relax.Var):
@@ -82,10 +80,7 @@ class _MainPacker:
         if isinstance(value, relax.Tuple):
             return relax.Tuple([self._env[field] for field in value.fields])
         if isinstance(value, relax.TupleGetItem):
-            source = self._env[value.tuple_value]
-            if isinstance(source, relax.Tuple):
-                return source.fields[value.index]
-            return self._builder.emit(relax.TupleGetItem(source, value.index), name_hint=name)
+            return self._item(self._env[value.tuple_value], value.index, name)
         if isinstance(value.op, tvm.ir.GlobalVar):
             args = [self._env[arg] for arg in value.args]
             call = relax.Call(self._packed[value.op.name_hint], args)

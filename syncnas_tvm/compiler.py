@@ -165,6 +165,7 @@ def compile_onnx(
         with job.stage("build"):
             manifest = job.build(imported, graph, choice, aside)
         timelines = {"predicted": choice.timeline}
+        executable = None  # loaded once, by the first stage that runs it
         if on_host if verify is None else verify:
             with job.stage("verify"):
                 executable = Executable(aside, manifest)
@@ -173,7 +174,8 @@ def compile_onnx(
                 result.deviation.check(tolerance)
         if on_host and timed is not False:
             with job.stage("time"):
-                timelines["measured"] = job.time(imported, result, space, lanes, aside, manifest)
+                executable = executable or Executable(aside, manifest)
+                timelines["measured"] = job.time(imported, result, space, lanes, executable)
         job.finish(aside, manifest, timelines)
     return result
 
@@ -242,22 +244,17 @@ class _Job:
         result: CompileResult,
         space: Space,
         lanes: Lanes,
-        folder: Path,
-        manifest: Manifest,
+        chosen: Executable,
     ) -> Timeline:
         """Measure the plan and each lane alone, runs interleaved; the plan's measured timeline."""
-        chosen = Executable(folder, manifest)
         name: str = result.choice.lane or "both"
         running = {name: chosen}
         with tempfile.TemporaryDirectory(prefix="syncnas-") as scratch:
             for lane in LANES if lanes == "both" else ():
                 if lane != name:
                     self.report("time", f"{lane} lane alone")
-                    alone = replace(
-                        result.choice,
-                        plan=plan_of(single_lane(space, lane)),
-                        candidates=single_lane(space, lane),
-                    )
+                    placed = single_lane(space, lane)
+                    alone = replace(result.choice, plan=plan_of(placed), candidates=placed)
                     where = Path(scratch) / lane
                     where.mkdir()
                     running[lane] = Executable(

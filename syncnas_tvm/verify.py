@@ -34,6 +34,14 @@ class Deviation:
                 "Raise --tolerance if that is good enough, or report the model"
             )
 
+    def worse(self, other: Deviation) -> Deviation:
+        """The larger of both in each figure; of equal ones ``other``'s output."""
+        return Deviation(
+            max(self.max_abs, other.max_abs),
+            max(self.max_rel, other.max_rel),
+            other.output if other.max_rel >= self.max_rel else self.output,
+        )
+
 
 def deviation(ours: Arrays, reference: Arrays) -> Deviation:
     """How far ``ours`` is from ``reference``; outputs by name. A NaN on one side only is infinite."""
@@ -49,10 +57,7 @@ def deviation(ours: Arrays, reference: Arrays) -> Deviation:
         absolute = float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
         scale = float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
         relative = absolute / scale if scale else (0.0 if absolute == 0 else np.inf)
-        if relative >= worst.max_rel:
-            worst = Deviation(max(absolute, worst.max_abs), relative, name)
-        elif absolute > worst.max_abs:
-            worst = Deviation(absolute, worst.max_rel, worst.output)
+        worst = worst.worse(Deviation(absolute, relative, name))
     return worst
 
 
@@ -62,13 +67,8 @@ def compare_with_onnxruntime(
     """Run ``run`` and onnxruntime on each of ``inputs``; the largest deviation of all."""
     session = imported.original.session()
     worst = Deviation(0.0, 0.0, "")
+    names = [spec.name for spec in imported.outputs]
     for arrays in inputs:
-        names = [spec.name for spec in imported.outputs]
         reference = dict(zip(names, session.run(names, dict(arrays)), strict=True))
-        found = deviation(run(**arrays), reference)
-        worst = Deviation(
-            max(worst.max_abs, found.max_abs),
-            max(worst.max_rel, found.max_rel),
-            found.output if found.max_rel >= worst.max_rel else worst.output,
-        )
+        worst = worst.worse(deviation(run(**arrays), reference))
     return worst

@@ -96,7 +96,6 @@ class Dataflow:
             for binding in block.bindings:
                 self._add(binding)
         self.outputs: tuple[relax.Var, ...] = self._outputs_of(function.body.body)
-        self.returns_tuple = isinstance(function.ret_ty, relax.TupleType)
         self.definer: dict[relax.Var, Node] = {node.var: node for node in self.nodes}
         readers: dict[relax.Var, list[tuple[Node, int]]] = defaultdict(list)
         for node in self.nodes:

@@ -23,11 +23,6 @@ class Segment:
     inputs: tuple[relax.Var, ...]
     outputs: tuple[relax.Var, ...]
 
-    @property
-    def has_anchor(self) -> bool:
-        """Whether there is a convolution or dense layer in it."""
-        return any(node.is_anchor for node in self.nodes)
-
 
 def gates(flow: Dataflow) -> list[Node]:
     """Nodes whose value alone separates everything before from everything after."""
@@ -47,23 +42,25 @@ def gates(flow: Dataflow) -> list[Node]:
 def find_segments(flow: Dataflow) -> list[Segment]:
     """Divide ``flow`` into the segments that become regions, in order, none of them empty."""
     gate_nodes = gates(flow)
-    classes = ChannelClasses(flow, _forks_to_detach(flow, gate_nodes))
+    classes = ChannelClasses(flow)
+    forks = _forks_to_detach(classes, gate_nodes)
+    if forks:
+        classes = ChannelClasses(flow, forks)
     ends = [node.index for node in gate_nodes if classes.cut(node.var) is None]
     pieces = _pieces(flow, ends)
     return [_segment(flow, piece, i == len(pieces) - 1) for i, piece in enumerate(pieces)]
 
 
-def _forks_to_detach(flow: Dataflow, gate_nodes: list[Node]) -> list[relax.Var]:
+def _forks_to_detach(classes: ChannelClasses, gate_nodes: list[Node]) -> list[relax.Var]:
     """Forking gates that tie a convolution's input channels to its own output channels.
 
     That is a residual around a block without expansion. Its readers may slice the whole value each
     for itself, which unties them.
     """
-    tied = [cls for cls in ChannelClasses(flow).all if cls.consumers & cls.producers]
+    tied = [cls for cls in classes.all if cls.consumers & cls.producers]
     owners = {owner for cls in tied for owner, _ in cls.elements}
-    return [
-        node.var for node in gate_nodes if node.var in owners and len(flow.readers[node.var]) > 1
-    ]
+    readers = classes.flow.readers
+    return [node.var for node in gate_nodes if node.var in owners and len(readers[node.var]) > 1]
 
 
 def _pieces(flow: Dataflow, ends: list[int]) -> list[list[Node]]:
@@ -76,13 +73,18 @@ def _pieces(flow: Dataflow, ends: list[int]) -> list[list[Node]]:
     # What has no convolution (a bias, an activation, a pooling) goes with what it follows.
     merged: list[list[Node]] = []
     for piece in pieces:
-        if merged and not any(node.is_anchor for node in piece):
+        if merged and not _has_anchor(piece):
             merged[-1] += piece
-        elif len(merged) == 1 and not any(node.is_anchor for node in merged[0]):
+        elif len(merged) == 1 and not _has_anchor(merged[0]):
             merged[0] += piece
         else:
             merged.append(piece)
     return merged
+
+
+def _has_anchor(nodes: list[Node]) -> bool:
+    """Whether there is a convolution or dense layer among ``nodes``."""
+    return any(node.is_anchor for node in nodes)
 
 
 def _segment(flow: Dataflow, nodes: list[Node], is_last: bool) -> Segment:
