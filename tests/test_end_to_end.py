@@ -6,9 +6,7 @@ it in these forms, except for the shares.
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ import pytest
 import zoo
 
 import syncnas_tvm
-from syncnas_tvm import compiler
 from syncnas_tvm.compiler import CompileResult
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.verify import deviation
@@ -27,13 +24,7 @@ SIZES = dict.fromkeys(zoo.RANDOM_MODELS, 64) | dict.fromkeys(zoo.TRAINED_MODELS,
 FORMS = {"cpu": {"lanes": "cpu"}, "gpu": {"lanes": "gpu"}, "both": {"split_all": True}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYNCNAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        quick = functools.partial(compiler.measured_table, seconds=0.0)
-        patch.setattr(compiler, "measured_table", quick)
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_measured")
 
 
 def both_lanes(result: CompileResult) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ import tvm_ffi
 from onnx import TensorProto, helper, numpy_helper
 
 import syncnas_tvm
-from syncnas_tvm import compiler
 from syncnas_tvm.artifact import digest
 from syncnas_tvm.errors import ArtifactError, InputError
 from syncnas_tvm.plan import Decision, Plan
@@ -86,13 +83,7 @@ def chain_model(blocks: int) -> onnx.ModelProto:
     return model
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYNCNAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        quick = functools.partial(compiler.measured_table, seconds=0.0)
-        patch.setattr(compiler, "measured_table", quick)
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_measured")
 
 
 @pytest.fixture(scope="module")
