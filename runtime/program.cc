@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "device.h"
+#include "kernel_source.h"
 #include "opencl_error.h"
 #include "opencl_loader.h"
 
@@ -11,22 +12,8 @@ namespace syncnas::opencl {
 
 namespace {
 
-// TVM's code generator puts this line before each kernel's source.
-const char kSeparator[] = "// Function: ";
-
-std::vector<std::pair<std::string, std::string>> SplitByKernel(const std::string& source) {
-  std::vector<std::pair<std::string, std::string>> parts;
-  size_t begin = source.find(kSeparator);
-  while (begin != std::string::npos) {
-    const size_t name = begin + sizeof(kSeparator) - 1;
-    const size_t line_end = std::min(source.find('\n', name), source.size());
-    const size_t next = source.find(kSeparator, line_end);
-    parts.emplace_back(source.substr(name, line_end - name),
-                       source.substr(line_end, next == std::string::npos ? next : next - line_end));
-    begin = next;
-  }
-  return parts;
-}
+// What every kernel is called in its own program.
+const char kKernelName[] = "kernel_main";
 
 std::string BuildLog(cl_program program, const Device& device) {
   size_t bytes = 0;
@@ -37,51 +24,33 @@ std::string BuildLog(cl_program program, const Device& device) {
   return log;
 }
 
-// The built program, or nullptr with *code and *log set.
-cl_program Build(const Device& device, const std::string& source, cl_int* code, std::string* log) {
+cl_program Build(const Device& device, const std::string& source, const std::string& kernel) {
   const char* text = source.data();
   const size_t length = source.size();
-  cl_program program =
-      CL().clCreateProgramWithSource(device.context(), 1, &text, &length, code);
-  Check(*code, "clCreateProgramWithSource", device.name());
+  cl_int code = kClSuccess;
+  cl_program program = CL().clCreateProgramWithSource(device.context(), 1, &text, &length, &code);
+  Check(code, "clCreateProgramWithSource", device.name());
   const cl_device_id id = device.id();
-  *code = CL().clBuildProgram(program, 1, &id, "", nullptr, nullptr);
-  if (*code == kClSuccess) return program;
-  *log = BuildLog(program, device);
+  code = CL().clBuildProgram(program, 1, &id, "", nullptr, nullptr);
+  if (code == kClSuccess) return program;
+  const std::string log = BuildLog(program, device);
   CL().clReleaseProgram(program);
-  return nullptr;
+  ThrowCallError(code, {"clBuildProgram", device.name(), kernel, "the compiler says:\n" + log});
 }
 
 }  // namespace
 
-Program::Program(Device& device, const std::string& source) : device_(device) {
-  cl_int code = kClSuccess;
-  std::string log;
-  if (cl_program whole = Build(device, source, &code, &log)) {
-    programs_.push_back(whole);
-    return;
-  }
-  const auto parts = SplitByKernel(source);
-  if (parts.empty()) ThrowCallError(code, {"clBuildProgram", device.name(), "", "\n" + log});
-  for (const auto& [name, part] : parts) {
-    cl_program program = Build(device, part, &code, &log);
-    if (program == nullptr) {
-      ReleaseAll();  // the destructor does not run for an object whose constructor throws
-      ThrowCallError(code, {"clBuildProgram", device.name(), name, "the compiler says:\n" + log});
-    }
-    programs_.push_back(program);
-    home_[name] = program;
-  }
-}
+Program::Program(Device& device, std::string code)
+    : device_(device), sources_(SplitByKernel(code)), code_(std::move(code)) {}
 
-Program::~Program() { ReleaseAll(); }
-
-void Program::ReleaseAll() {
+Program::~Program() {
   if (ShuttingDown()) return;
   for (const auto& [name, kernels] : idle_) {
     for (cl_kernel kernel : kernels) CL().clReleaseKernel(kernel);
   }
-  for (cl_program program : programs_) CL().clReleaseProgram(program);
+  for (const auto& [name, program] : programs_) {
+    if (program != nullptr) CL().clReleaseProgram(program);
+  }
 }
 
 cl_kernel Program::Take(const std::string& name) {
@@ -99,10 +68,14 @@ void Program::Return(const std::string& name, cl_kernel kernel) {
 }
 
 cl_kernel Program::Create(const std::string& name) {
-  const auto separate = home_.find(name);
-  cl_program program = separate != home_.end() ? separate->second : programs_.front();
+  const auto own = sources_.find(name);
+  cl_program& program = programs_[name];
+  const std::string called = own == sources_.end() ? name : kKernelName;
+  if (program == nullptr) {
+    program = Build(device_, own == sources_.end() ? code_ : Renamed(own->second, name, called), name);
+  }
   cl_int code = kClSuccess;
-  cl_kernel kernel = CL().clCreateKernel(program, name.c_str(), &code);
+  cl_kernel kernel = CL().clCreateKernel(program, called.c_str(), &code);
   if (code != kClSuccess) ThrowCallError(code, {"clCreateKernel", device_.name(), name});
   return kernel;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// OpenCL C source, built for one device, and its kernel objects.
+// OpenCL C source, built for one device as its kernels are needed, and their kernel objects.
 #pragma once
 
 #include <map>
@@ -16,10 +16,10 @@ class Device;
 
 class Program {
  public:
-  // Builds the source. All kernels together are one OpenCL program: drivers spend most of a build on
-  // what does not depend on its length (PoCL about 0.1 s). If that fails, kernel by kernel, to find
-  // out which one is to blame; throws with its name and the compiler's log.
-  Program(Device& device, const std::string& source);
+  // Every kernel becomes an OpenCL program of its own at its first launch, and all are called alike
+  // there: a driver that keeps what it compiled (PoCL, and every mobile one) finds a kernel again
+  // whatever model it comes from. A kernel that the code does not mark is built with all of it.
+  Program(Device& device, std::string code);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -46,12 +46,12 @@ class Program {
   cl_kernel Take(const std::string& name);
   void Return(const std::string& name, cl_kernel kernel);
   cl_kernel Create(const std::string& name);
-  void ReleaseAll();
 
   Device& device_;
   std::mutex mutex_;
-  std::vector<cl_program> programs_;
-  std::map<std::string, cl_program> home_;  // for kernels that were built separately
+  const std::map<std::string, std::string> sources_;  // by kernel
+  const std::string code_;
+  std::map<std::string, cl_program> programs_;
   std::map<std::string, std::vector<cl_kernel>> idle_;
 };
 

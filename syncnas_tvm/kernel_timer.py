@@ -1,4 +1,9 @@
-"""Measures kernels on this machine: what the planner knows of ``host``."""
+"""Measures kernels on this machine: what the planner knows of ``host``.
+
+Kernels are timed as a network runs them: one call of each in turn, so that the others have pushed
+its weights and its code out of the nearest caches, and its inputs written just before, as the
+kernel in front of it would. In a loop of its own a kernel can be a third faster.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tvm
@@ -19,14 +25,13 @@ from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import Kernel, Lane
 
-REPEATS = 5
-# A CPU kernel is run for at least so long per repeat, so that the clock's resolution does not show.
-MIN_REPEAT_US = 300.0
+ROUNDS = 9
+BATCH = 32
 
 
 @dataclass(frozen=True)
 class KernelTime:
-    """Microseconds of one kernel: the fastest repeat, and the spread of the repeats."""
+    """Microseconds of one call: the median of the rounds, and how far the fastest is below it."""
 
     kernel: Kernel
     latency_us: float
@@ -48,10 +53,10 @@ def time_kernels(
     for lane in ("cpu", "gpu"):
         ours = [g for g in groups if g.kernel.lane == lane]
         # In batches: one build of all would spend the time before the first measurement.
-        for start in range(0, len(ours), 32):
+        for start in range(0, len(ours), BATCH):
             if time.monotonic() >= deadline:
                 break
-            batch = ours[start : start + 32]
+            batch = ours[start : start + BATCH]
             times += _time_batch(batch, lane, target, deadline)
             report(len(times))
     return times
@@ -68,49 +73,57 @@ def _time_batch(
     executable, built = build_kernels(mod, target)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
-    times = []
     with on_cpu_lane(target.cpus):
+        calls = []
         for i, group in enumerate(groups):
+            calls.append(_Call(vm[f"k{i}"], built[f"k{i}"], len(group.function().params), device))
+            calls[-1].once()  # compiles a GPU kernel
             if time.monotonic() >= deadline:
                 break
-            rng = np.random.default_rng(0)
-            args = [
-                tvm.runtime.tensor(rng.standard_normal(shape).astype(dtype), device)
-                for shape, dtype in _signature(built[f"k{i}"])
-            ]
-            samples = (_time_gpu if lane == "gpu" else _time_cpu)(vm, f"k{i}", args)
-            best = min(samples)
-            times.append(KernelTime(group.kernel, best, float(np.median(samples)) - best))
-    return times
+        once = _gpu_us if lane == "gpu" else _cpu_us
+        rounds = [[once(call) for call in calls] for _ in range(ROUNDS)]
+    samples = np.array(rounds)
+    medians, fastest = np.median(samples, axis=0), samples.min(axis=0)
+    return [
+        KernelTime(group.kernel, float(median), float(median - least))
+        for group, median, least in zip(groups, medians, fastest, strict=False)
+    ]
 
 
-def _signature(function: relax.Function) -> list[tuple[tuple[int, ...], str]]:
-    return [(tuple(int(n) for n in p.ty.shape), str(p.ty.dtype)) for p in function.params]
+class _Call:
+    """A kernel and tensors for it; ``inputs`` of them are values, the others its weights."""
+
+    def __init__(
+        self, run: tvm_ffi.Function, function: relax.Function, inputs: int, device: Any
+    ) -> None:
+        self.run = run
+        rng = np.random.default_rng(0)
+        arrays = [
+            rng.random(tuple(int(n) for n in p.ty.shape), "float32").astype(str(p.ty.dtype))
+            for p in function.params
+        ]
+        self.args = [tvm.runtime.tensor(array, device) for array in arrays]
+        self.values = list(zip(self.args[:inputs], arrays, strict=False))
+
+    def once(self) -> None:
+        """Write the inputs and run the kernel."""
+        for tensor, array in self.values:
+            tensor.copyfrom(array)
+        self.run(*self.args)
 
 
-def _time_cpu(vm: relax.VirtualMachine, name: str, args: list[tvm.runtime.Tensor]) -> list[float]:
-    vm[name](*args)
-    vm.set_input(name, *args)
-    run = vm["invoke_stateful"]
+def _cpu_us(call: _Call) -> float:
+    for tensor, array in call.values:
+        tensor.copyfrom(array)
     start = time.perf_counter()
-    run(name)
-    once_us = (time.perf_counter() - start) * 1e6
-    number = max(1, int(MIN_REPEAT_US / max(once_us, 1.0)))
-    result = vm.time_evaluator("invoke_stateful", tvm.cpu(0), number=number, repeat=REPEATS)(name)
-    return [seconds * 1e6 for seconds in result.results]
+    call.run(*call.args)
+    return (time.perf_counter() - start) * 1e6
 
 
-def _time_gpu(vm: relax.VirtualMachine, name: str, args: list[tvm.runtime.Tensor]) -> list[float]:
+def _gpu_us(call: _Call) -> float:
     """Time on the device, from its own events: the queue's and the host's part is not the kernel's."""
-    function = vm[name]
-    function(*args)
-    gpu_device().sync()
-    start = tvm_ffi.get_global_func("syncnas.opencl.profile_start")
-    stop = tvm_ffi.get_global_func("syncnas.opencl.profile_stop")
-    samples = []
-    for _ in range(REPEATS):
-        start()
-        function(*args)
-        events = [e for e in json.loads(stop()) if e["name"] not in ("read", "write", "copy")]
-        samples.append(sum(e["end_ns"] - e["start_ns"] for e in events) / 1e3)
-    return samples
+    tvm_ffi.get_global_func("syncnas.opencl.profile_start")()
+    call.once()
+    events = json.loads(tvm_ffi.get_global_func("syncnas.opencl.profile_stop")())
+    kernels = [e for e in events if e["name"] not in ("read", "write", "copy")]
+    return sum(e["end_ns"] - e["start_ns"] for e in kernels) / 1e3

@@ -412,12 +412,13 @@ def test_compile_error_names_the_kernel() -> None:
     signature = ([POINTER], ONE_AXIS)
     module = load_kernels(textwrap.dedent(source), {"good": signature, "faulty": signature})
     with pytest.raises(RuntimeError) as caught:
-        module["good"](empty(1), 1, 1)
+        module["faulty"](empty(1), 1, 1)
     message = str(caught.value)
     assert "clBuildProgram failed with CL_BUILD_PROGRAM_FAILURE (-11)" in message
     assert "kernel 'faulty'" in message
     assert f"device '{DEVICE.device_name}'" in message
     assert "no_such_name" in message
+    module["good"](empty(1), 1, 1)  # a program of its own
 
 
 def test_launch_error_names_kernel_and_sizes(kernels: Any) -> None:
