@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
     model = syncnas_tvm.load("out")
     inputs = model.random_inputs()
-    for name, array in model(**inputs).items():
+    for name, array in model(inputs).items():
         print(name, array.shape, array.argmax())
-    print("median", sorted(model.time(**inputs))[10], "us")
-    print("lanes busy together for", model.profile(**inputs).overlap_us, "us")
+    print("median", sorted(model.time(inputs))[10], "us")
+    print("lanes busy together for", model.profile(inputs).overlap_us, "us")

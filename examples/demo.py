@@ -21,7 +21,6 @@ from skimage import data, transform
 
 import syncnas_tvm
 from syncnas_tvm.report import LANE_ROWS, ms, table
-from syncnas_tvm.timeline import Timeline
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "demo"
 SIZE = 224
@@ -60,7 +59,7 @@ def cat_image() -> np.ndarray:
     return ((small - 127 / 255) / (128 / 255)).astype("float32").transpose(2, 0, 1)[None]
 
 
-def compile_for_host(model: Path, image: np.ndarray, **plan: bool) -> syncnas_tvm.CompileResult:
+def compile_for_host(model: Path, image: np.ndarray) -> syncnas_tvm.CompileResult:
     """Compile for this machine, verified on the picture and on random inputs."""
     return syncnas_tvm.compile_onnx(
         model,
@@ -68,7 +67,6 @@ def compile_for_host(model: Path, image: np.ndarray, **plan: bool) -> syncnas_tv
         output=FOLDER / "compiled",
         verify_inputs=[{"image": image}],
         report=lambda stage, detail: None if detail else print(f"  {stage} ...", flush=True),
-        **plan,
     )
 
 
@@ -79,10 +77,7 @@ def main() -> None:
     print("Exporting EfficientNet-Lite0 to ONNX ...", flush=True)
     export_model(model)
     print("Compiling it for both lanes of this machine:")
-    chosen = both = compile_for_host(model, image)
-    if chosen.choice.lane is not None:
-        print("One lane alone was chosen. Compiling a plan for both lanes, to compare:")
-        both = compile_for_host(model, image, split_all=True)
+    result = compile_for_host(model, image)
 
     executable = syncnas_tvm.load(FOLDER / "compiled")
     logits = executable(image)["logits"]
@@ -98,27 +93,22 @@ def main() -> None:
     print(f"\nLargest deviation from onnxruntime: {worst:.2g} ", end="")
     print(f"({worst / np.abs(expected).max():.2g} relative)\n")
 
-    print_latency(chosen, both, executable.profile(image))
+    print_latency(result)
 
 
-def print_latency(
-    chosen: syncnas_tvm.CompileResult, both: syncnas_tvm.CompileResult, measured: Timeline
-) -> None:
-    """Each lane alone against both; which one the planner chose, and whether it was right."""
+def print_latency(result: syncnas_tvm.CompileResult) -> None:
+    """Each lane alone against both, and which one the planner chose."""
     rows = []
     for lanes, label in LANE_ROWS.items():
-        latency = (both if lanes == "both" else chosen).latency_us[lanes]
-        syncs = str(both.syncs) if lanes == "both" else "-"
+        latency = result.latency_us[lanes]
+        syncs = str(result.split_syncs) if lanes == "both" else "-"
         rows.append((label, ms(latency.predicted), ms(latency.measured), syncs))
     print(table(("latency", "predicted", "measured", "syncs"), rows))
-    transfers = both.choice.timeline.count("transfer"), measured.count("transfer")
-    print(f"\nIn these syncs: {transfers[0]} transfers predicted, {transfers[1]} measured.")
-    print(f"The planner chose {chosen.choice.reason}.")
-    if both is not chosen:
-        print("The row of both lanes is the plan that splits every region that can be split.")
-    alone = min(chosen.latency_us[lane].measured for lane in ("cpu", "gpu"))
-    together = both.latency_us["both"].measured
-    print(f"Measured, both lanes are {alone / together:.2f} times as fast as the better one alone.")
+    print(f"\nThe planner chose {result.choice.reason}.")
+    measured = {lanes: result.latency_us[lanes].measured for lanes in LANE_ROWS}
+    if measured["both"]:
+        times = min(measured["cpu"], measured["gpu"]) / measured["both"]
+        print(f"Measured, both lanes are {times:.2f} times as fast as the better one alone.")
 
 
 if __name__ == "__main__":

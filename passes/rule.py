@@ -12,8 +12,9 @@ Nothing moves data explicitly: a later pass inserts the transfers that these cal
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar
 
 import tvm
@@ -80,10 +81,15 @@ def rule(name: str) -> SplitRule:
         raise PlanError(f"no split rule '{name}'; the registered ones are {known}") from None
 
 
+@functools.cache
+def _entry_points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group="syncnas_tvm.rules"))
+
+
 def _load() -> None:
     from syncnas_tvm.passes import channel_split, place  # noqa: F401  (registers itself)
 
-    for entry in entry_points(group="syncnas_tvm.rules"):
+    for entry in _entry_points():
         if entry.name not in _LOADED:
             _LOADED.add(entry.name)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -99,9 +100,10 @@ def written_aside(folder: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        if folder.exists():
+        if folder.exists() and not _exchange(aside, folder):
             folder.rename(old)
-        aside.rename(folder)
+        if not folder.exists():
+            aside.rename(folder)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
@@ -119,6 +121,15 @@ def _remove_left_over(folder: Path) -> None:
             path.rename(folder)
         else:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; False where the system cannot (other than Linux, old kernels)."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
 
 
 def _is_alive(process: int) -> bool:

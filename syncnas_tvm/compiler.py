@@ -35,7 +35,7 @@ from syncnas_tvm.planner import (
     single_lane,
 )
 from syncnas_tvm.runtime.executable import Executable
-from syncnas_tvm.runtime.lanes import reserve_cores
+from syncnas_tvm.runtime.lanes import gpu_device, reserve_cores
 from syncnas_tvm.syncs import count_syncs
 from syncnas_tvm.targets import Target, TargetCosts, load_target
 from syncnas_tvm.timeline import Timeline
@@ -83,6 +83,11 @@ class CompileResult:
     def syncs(self) -> int:
         """Points at which the lanes exchange data."""
         return count_syncs(self.choice.candidates)
+
+    @property
+    def split_syncs(self) -> int:
+        """Syncs of the best plan on both lanes, whether or not it was chosen."""
+        return count_syncs(self.choice.split)
 
     def to_json(self) -> dict[str, Any]:
         """What ``compile --json`` prints."""
@@ -143,13 +148,15 @@ def compile_onnx(
         artifact.check_output(folder)
     if on_host:
         reserve_cores(job.target)
+        if lanes != "cpu":
+            gpu_device()  # none there is said now, not after "measure"
     with job.stage("import"):
         imported = import_onnx(job.model, input_shapes)
     with job.stage("regions"):
         graph = RegionGraph(imported.mod, job.target.channel_step)
         space = decision_space(graph)
         if plan is not None:
-            space.match(plan)  # here, so that a wrong plan does not have to wait for "measure"
+            space.match(plan)  # a wrong plan fails here, not after "measure"
     with job.stage("measure"):
         table, costs = job.knowledge(graph, space, lanes)
     with job.stage("plan"):
@@ -246,28 +253,36 @@ class _Job:
         lanes: Lanes,
         chosen: Executable,
     ) -> Timeline:
-        """Measure the plan and each lane alone, runs interleaved; the plan's measured timeline."""
-        name: str = result.choice.lane or "both"
+        """Measure the plan, each lane alone and the best plan on both, runs interleaved.
+
+        Returns the plan's measured timeline.
+        """
+        choice = result.choice
+        name: str = choice.lane or "both"
+        rivals: dict[str, tuple[Candidate, ...]] = {}
+        if lanes == "both":
+            rivals = {lane: single_lane(space, lane) for lane in LANES if lane in choice.latency_us}
+            rivals["both"] = choice.split
         running = {name: chosen}
         with tempfile.TemporaryDirectory(prefix="syncnas-") as scratch:
-            for lane in LANES if lanes == "both" else ():
-                if lane != name:
-                    self.report("time", f"{lane} lane alone")
-                    placed = single_lane(space, lane)
-                    alone = replace(result.choice, plan=plan_of(placed), candidates=placed)
-                    where = Path(scratch) / lane
-                    where.mkdir()
-                    running[lane] = Executable(
-                        where, self.build(imported, result.graph, alone, where)
-                    )
+            for key, candidates in rivals.items():
+                if key == name or not candidates:
+                    continue
+                self.report(
+                    "time", "the best plan on both lanes" if key == "both" else f"{key} lane alone"
+                )
+                rival = replace(choice, plan=plan_of(candidates), candidates=candidates)
+                where = Path(scratch) / key
+                where.mkdir()
+                running[key] = Executable(where, self.build(imported, result.graph, rival, where))
             inputs = chosen.random_inputs()
             samples: dict[str, list[float]] = {key: [] for key in running}
             for _ in range(TIMED_ROUNDS):
                 for key, executable in running.items():
-                    samples[key] += executable.time(repeat=RUNS_A_ROUND, warmup=1, **inputs)
+                    samples[key] += executable.time(inputs, repeat=RUNS_A_ROUND, warmup=1)
         for key, latencies_us in samples.items():
             result.latency_us[key].measured = float(np.median(latencies_us))
-        return chosen.profile(**inputs)
+        return chosen.profile(inputs)
 
     def finish(self, folder: Path, manifest: Manifest, timelines: dict[str, Timeline]) -> None:
         """Write timeline.json and manifest.json: the folder is complete."""

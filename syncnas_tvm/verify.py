@@ -62,13 +62,13 @@ def deviation(ours: Arrays, reference: Arrays) -> Deviation:
 
 
 def compare_with_onnxruntime(
-    run: Callable[..., Arrays], imported: ImportedModel, inputs: Sequence[Arrays]
+    run: Callable[[Arrays], Arrays], imported: ImportedModel, inputs: Sequence[Arrays]
 ) -> Deviation:
-    """Run ``run`` and onnxruntime on each of ``inputs``; the largest deviation of all."""
+    """Run ``run`` (a function of the inputs by name) and onnxruntime on each of ``inputs``; the largest deviation of all."""
     session = imported.original.session()
     worst = Deviation(0.0, 0.0, "")
     names = [spec.name for spec in imported.outputs]
     for arrays in inputs:
         reference = dict(zip(names, session.run(names, dict(arrays)), strict=True))
-        worst = worst.worse(deviation(run(**arrays), reference))
+        worst = worst.worse(deviation(run(arrays), reference))
     return worst

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 from cli_tools import Shell
 
-from syncnas_tvm.artifact import read_manifest
+from syncnas_tvm.artifact import read_manifest, written_aside
 from syncnas_tvm.errors import ArtifactError
 
 
@@ -35,6 +36,30 @@ def left_overs(shell, output):
 def wait_for(process, condition):
     while not condition() and process.poll() is None:
         time.sleep(0.002)
+
+
+def test_the_folder_is_there_at_every_moment(tmp_path):
+    """A reader beside a compile that replaces the folder always finds one, whole."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("old")
+    seen, done = [], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            seen.append((folder / "manifest.json").is_file())
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    for number in range(200):
+        with written_aside(folder) as aside:
+            (aside / "manifest.json").write_text(str(number))
+    done.set()
+    reader.join()
+    assert (folder / "manifest.json").read_text() == "199"
+    assert len(seen) > 100
+    assert all(seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_kill_leaves_no_half_written_folder(shell):

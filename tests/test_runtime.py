@@ -143,6 +143,26 @@ def test_inputs_by_position_and_by_name(work, cpu_folder, inputs) -> None:
             np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4)
 
 
+def test_inputs_may_be_called_like_arguments(tmp_path: Path) -> None:
+    """Inputs of any name can be given: in one mapping."""
+    names = ["repeat", "warmup", "self"]
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in names]
+    nodes = [
+        helper.make_node("Sum", names, ["sum"]),
+        helper.make_node("Relu", ["sum"], ["out"]),
+    ]
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 8])
+    graph = helper.make_graph(nodes, "names", info, [out])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    result = syncnas_tvm.compile_onnx(tmp_path / "m.onnx", output=tmp_path / "out", lanes="cpu")
+    assert result.latency_us["cpu"].measured
+    arrays = {name: np.full((1, 8), i, "float32") for i, name in enumerate(names)}
+    model = syncnas_tvm.load(tmp_path / "out")
+    np.testing.assert_array_equal(model(arrays)["out"], np.full((1, 8), 3, "float32"))
+    assert len(model.time(arrays, repeat=2)) == 2
+
+
 def test_arrays_that_are_not_contiguous(cpu_folder, inputs) -> None:
     model = syncnas_tvm.load(cpu_folder)
     expected = model(**inputs)

@@ -90,7 +90,8 @@ def doubled(tmp_path: Path):
 def test_all_inputs_are_tried(doubled) -> None:
     """A model that is right on the first input only is found out."""
 
-    def wrong_above_ten(x: np.ndarray) -> dict[str, np.ndarray]:
+    def wrong_above_ten(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        x = arrays["x"]
         return {"y": np.where(x > 10, x * 2.5, x * 2)}
 
     small, large = {"x": array(1, 2)}, {"x": array(20, 1)}

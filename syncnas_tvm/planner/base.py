@@ -37,14 +37,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best plan of a search. ``split_us`` is the best score of a plan that uses both lanes,
-    None where none was tried; ``complete`` says that every plan there is was tried."""
+    """The best plan of a search. ``split`` is the best that uses both lanes, with its score
+    ``split_us``: empty and None where none was tried. ``complete`` says that every plan there is was
+    tried."""
 
     plan: Plan
     candidates: tuple[Candidate, ...]
     score_us: float
     evaluations: int
     seconds: float
+    split: tuple[Candidate, ...] = ()
     split_us: float | None = None
     complete: bool = False
 
@@ -61,6 +63,7 @@ class Trial:
         self.started = time.monotonic()
         self.evaluations = 0
         self.best: tuple[Candidate, ...] = ()
+        self.split: tuple[Candidate, ...] = ()
         self.best_us = self.split_us = float("inf")
         self.single_us = float("inf")
         self.complete = False
@@ -85,7 +88,7 @@ class Trial:
             raise OutOfBudget
         us = self._evaluate(candidates)
         if us < self.split_us and fixed.lane_of(candidates) is None:
-            self.split_us = us
+            self.split, self.split_us = tuple(candidates), us
         return us
 
     def result(self) -> SearchResult:
@@ -96,6 +99,7 @@ class Trial:
             score_us=self.best_us,
             evaluations=self.evaluations,
             seconds=time.monotonic() - self.started,
+            split=self.split,
             split_us=None if self.split_us == float("inf") else self.split_us,
             complete=self.complete,
         )

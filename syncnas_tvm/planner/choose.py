@@ -29,13 +29,15 @@ Lanes = Literal["cpu", "gpu", "both"]
 class Choice:
     """A plan, and why it was chosen.
 
-    ``latency_us``: predicted microseconds of ``cpu`` and ``gpu`` alone (where that lane can run
-    the whole model) and of ``both``, the best plan found that uses both lanes (where there is one;
-    it is this plan unless a lane alone was chosen). ``reason`` is one line.
+    ``split``: the best plan found that uses both lanes; this plan unless a lane alone was chosen,
+    empty where there is none. ``latency_us``: predicted microseconds of ``cpu`` and ``gpu`` alone
+    (where that lane can run the whole model) and of ``both``, which is ``split``. ``reason`` is one
+    line.
     """
 
     plan: Plan
     candidates: tuple[Candidate, ...]
+    split: tuple[Candidate, ...]
     latency_us: Mapping[str, float]
     timeline: Timeline
     reason: str
@@ -125,12 +127,11 @@ def _choice(
     found: SearchResult | None,
 ) -> Choice:
     latency_us: dict[str, float] = {str(k): us for k, us in _alone(simulator, space).items()}
-    if fixed.lane_of(candidates) is None:
-        latency_us["both"] = simulator.score(candidates)
-    elif found is not None and found.split_us is not None:
-        latency_us["both"] = found.split_us
+    split = candidates if fixed.lane_of(candidates) is None else found.split if found else ()
+    if split:
+        latency_us["both"] = simulator.score(split)
     timeline = simulator.timeline(candidates)
-    return Choice(plan_of(candidates), candidates, latency_us, timeline, reason, found)
+    return Choice(plan_of(candidates), candidates, split, latency_us, timeline, reason, found)
 
 
 def _alone(simulator: Simulator, space: Space) -> dict[Lane, float]:

@@ -19,6 +19,7 @@ from syncnas_tvm.targets import load_target
 from syncnas_tvm.timeline import Timeline
 
 Array = np.ndarray
+Arrays = Mapping[str, Array]
 
 
 class Executable:
@@ -47,8 +48,10 @@ class Executable:
         """Whether any part of the model runs on the GPU lane."""
         return "gpu" in self.manifest.lanes
 
-    def __call__(self, *args: Array, **kwargs: Array) -> dict[str, Array]:
-        """Run the model on arrays given by position or by input name; returns outputs by name.
+    def __call__(self, /, *args: Array | Arrays, **kwargs: Array) -> dict[str, Array]:
+        """Run the model on arrays given by position, by input name, or in one mapping of names.
+
+        Returns the outputs by name.
 
         Raises InputError for a missing, unknown or surplus input, a wrong shape or type.
         """
@@ -59,7 +62,9 @@ class Executable:
             spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)
         }
 
-    def time(self, *args: Array, repeat: int = 20, warmup: int = 3, **kwargs: Array) -> list[float]:
+    def time(
+        self, /, *args: Array | Arrays, repeat: int = 20, warmup: int = 3, **kwargs: Array
+    ) -> list[float]:
         """Latencies in microseconds of ``repeat`` runs, inputs and outputs on the CPU."""
         tensors = self._tensors(args, kwargs)
         with on_cpu_lane(self._cpus):
@@ -72,7 +77,7 @@ class Executable:
                 latencies_us.append((time.perf_counter() - start) * 1e6)
         return latencies_us
 
-    def profile(self, *args: Array, **kwargs: Array) -> Timeline:
+    def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
         """The measured timeline of one run (after one to warm up): kernels and syncs, by lane."""
         tensors = self._tensors(args, kwargs)
         with on_cpu_lane(self._cpus):
@@ -95,9 +100,11 @@ class Executable:
         return [result] if len(self.outputs) == 1 else list(result)
 
     def _tensors(
-        self, args: tuple[Array, ...], kwargs: Mapping[str, Array]
+        self, args: tuple[Array | Arrays, ...], kwargs: Arrays
     ) -> list[tvm.runtime.Tensor]:
         names = [spec.name for spec in self.inputs]
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            args, kwargs = (), {**args[0], **kwargs}
         if len(args) > len(names):
             raise InputError(f"{len(args)} inputs given; the model takes {', '.join(names)}")
         given = dict(zip(names, args, strict=False))
