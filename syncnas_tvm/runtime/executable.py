@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tvm
@@ -104,10 +105,10 @@ class Executable:
     ) -> list[tvm.runtime.Tensor]:
         names = [spec.name for spec in self.inputs]
         if len(args) == 1 and isinstance(args[0], Mapping):
-            args, kwargs = (), {**args[0], **kwargs}
+            kwargs, args = {**args[0], **kwargs}, args[1:]
         if len(args) > len(names):
             raise InputError(f"{len(args)} inputs given; the model takes {', '.join(names)}")
-        given = dict(zip(names, args, strict=False))
+        given: dict[str, Any] = dict(zip(names, args, strict=False))
         for name, array in kwargs.items():
             if name not in names:
                 raise InputError(f"no input '{name}'; the model takes {', '.join(names)}")

@@ -139,13 +139,14 @@ class _Definer:
         if into == 1 and groups == out == shape[1] and is_packable(shape, "float32"):
             a = self._placeholder(data, "packed", packed_shape(shape, v))
             w = self._placeholder(weight, "depthwise_weight", (oshape[0], kh, kw, v))
-            p = _padded(a, pads, 1)
+
+            def tap(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+                row, in_row = _clamped(y * sh + ky * dh - top, shape[2])
+                column, in_column = _clamped(x * sw + kx * dw - left, shape[3])
+                return a[o, row, column, c] * (w[o, ky, kx, c] * in_row * in_column)
+
             acc = te.compute(
-                oshape,
-                lambda o, y, x, c: te.sum(
-                    p[o, y * sh + ky * dh, x * sw + kx * dw, c] * w[o, ky, kx, c], axis=[ky, kx]
-                ),
-                name="acc",
+                oshape, lambda o, y, x, c: te.sum(tap(o, y, x, c), axis=[ky, kx]), name="acc"
             )
             self._values[node.var] = lambda index: acc[index]
             return "depthwise"
@@ -248,6 +249,17 @@ _FUNCTIONS: dict[str, Callable[..., Expr]] = {
     "sigmoid": _sigmoid,
     "nn.silu": _sigmoid,
 }
+
+
+def _clamped(index: Expr, extent: int) -> tuple[Expr, Expr]:
+    """The nearest index that there is, and 1.0 where that is ``index`` itself, else 0.0.
+
+    A tap outside of the map reads an element inside, with weight zero: one factor for a whole tile,
+    where a test at each read would be a branch.
+    """
+    inside = tirx.all(index >= 0, index < extent)
+    clamped = tirx.max(tirx.min(index, extent - 1), 0)
+    return clamped, tirx.Cast("float32", inside)
 
 
 def _padded(

@@ -89,7 +89,7 @@ def _pad(sch: s_tir.Schedule, family: Family) -> None:
     pad = packed_tile.pad_block(sch)
     if pad is None:
         return
-    if family in ("depthwise", "pool"):
+    if family == "pool":
         sch.compute_inline(pad)
         return
     loops = sch.get_loops(pad)

@@ -63,12 +63,12 @@ def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
 
 
 def _pad(sch: s_tir.Schedule, family: Family, acc: s_tir.schedule.SBlockRV) -> None:
-    """Small windows check the border at each read; larger ones read a padded copy."""
+    """A small pooling checks the border at each read; the others read a padded copy."""
     pad = pad_block(sch)
     if pad is None:
         return
     window = int(sch.get(sch.get_loops(acc)[-1]).extent)
-    if family in ("depthwise", "pool") and window <= SMALL_WINDOW:
+    if family == "pool" and window <= SMALL_WINDOW:
         sch.compute_inline(pad)
         return
     *outer, last = sch.get_loops(pad)
