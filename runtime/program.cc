@@ -69,10 +69,11 @@ void Program::Return(const std::string& name, cl_kernel kernel) {
 
 cl_kernel Program::Create(const std::string& name) {
   const auto own = sources_.find(name);
+  const bool is_marked = own != sources_.end();
+  const std::string called = is_marked ? kKernelName : name;
   cl_program& program = programs_[name];
-  const std::string called = own == sources_.end() ? name : kKernelName;
   if (program == nullptr) {
-    program = Build(device_, own == sources_.end() ? code_ : Renamed(own->second, name, called), name);
+    program = Build(device_, is_marked ? Renamed(own->second, name, called) : code_, name);
   }
   cl_int code = kClSuccess;
   cl_kernel kernel = CL().clCreateKernel(program, called.c_str(), &code);

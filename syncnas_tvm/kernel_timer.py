@@ -66,18 +66,17 @@ def _time_batch(
     groups: Sequence[Group], lane: Lane, target: Target, deadline: float
 ) -> Iterable[KernelTime]:
     mod = tvm.IRModule()
-    for i, group in enumerate(groups):
-        name = f"k{i}"
-        function = group.function().with_attrs({LANE_ATTR: lane, "global_symbol": name})
-        mod[name] = function
+    functions = {f"k{i}": group.function() for i, group in enumerate(groups)}
+    for name, function in functions.items():
+        mod[name] = function.with_attrs({LANE_ATTR: lane, "global_symbol": name})
     executable, built = build_kernels(mod, target)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     with on_cpu_lane(target.cpus):
         calls = []
-        for i, group in enumerate(groups):
-            calls.append(_Call(vm[f"k{i}"], built[f"k{i}"], len(group.function().params), device))
-            calls[-1].once()  # compiles a GPU kernel
+        for name, function in functions.items():
+            calls.append(_Call(vm[name], built[name], len(function.params), device))
+            calls[-1].run()  # compiles a GPU kernel
             if time.monotonic() >= deadline:
                 break
         once = _gpu_us if lane == "gpu" else _cpu_us
@@ -96,34 +95,37 @@ class _Call:
     def __init__(
         self, run: tvm_ffi.Function, function: relax.Function, inputs: int, device: Any
     ) -> None:
-        self.run = run
+        self._run = run
         rng = np.random.default_rng(0)
         arrays = [
             rng.random(tuple(int(n) for n in p.ty.shape), "float32").astype(str(p.ty.dtype))
             for p in function.params
         ]
-        self.args = [tvm.runtime.tensor(array, device) for array in arrays]
-        self.values = list(zip(self.args[:inputs], arrays, strict=False))
+        self._args = [tvm.runtime.tensor(array, device) for array in arrays]
+        self._inputs = list(zip(self._args[:inputs], arrays, strict=False))
 
-    def once(self) -> None:
-        """Write the inputs and run the kernel."""
-        for tensor, array in self.values:
+    def write_inputs(self) -> None:
+        """Write the inputs anew: they are where a kernel in front would have left them."""
+        for tensor, array in self._inputs:
             tensor.copyfrom(array)
-        self.run(*self.args)
+
+    def run(self) -> None:
+        """Run the kernel, or hand it to the GPU."""
+        self._run(*self._args)
 
 
 def _cpu_us(call: _Call) -> float:
-    for tensor, array in call.values:
-        tensor.copyfrom(array)
+    call.write_inputs()
     start = time.perf_counter()
-    call.run(*call.args)
+    call.run()
     return (time.perf_counter() - start) * 1e6
 
 
 def _gpu_us(call: _Call) -> float:
     """Time on the device, from its own events: the queue's and the host's part is not the kernel's."""
     tvm_ffi.get_global_func("syncnas.opencl.profile_start")()
-    call.once()
+    call.write_inputs()
+    call.run()
     events = json.loads(tvm_ffi.get_global_func("syncnas.opencl.profile_stop")())
     kernels = [e for e in events if e["name"] not in ("read", "write", "copy")]
     return sum(e["end_ns"] - e["start_ns"] for e in kernels) / 1e3

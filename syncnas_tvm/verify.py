@@ -64,7 +64,7 @@ def deviation(ours: Arrays, reference: Arrays) -> Deviation:
 def compare_with_onnxruntime(
     run: Callable[[Arrays], Arrays], imported: ImportedModel, inputs: Sequence[Arrays]
 ) -> Deviation:
-    """Run ``run`` (a function of the inputs by name) and onnxruntime on each of ``inputs``; the largest deviation of all."""
+    """The largest deviation of ``run``, a function of the inputs by name, over all ``inputs``."""
     session = imported.original.session()
     worst = Deviation(0.0, 0.0, "")
     names = [spec.name for spec in imported.outputs]
