@@ -51,9 +51,7 @@ def peak_gflops(target: Target) -> float:
     multiply_add = te.comm_reducer(
         lambda a, b: a * b + b, lambda dtype: tirx.const(0.0, dtype), name="multiply_add"
     )
-    acc = te.compute(
-        (CHAINS, lanes), lambda c, v: multiply_add(x[c, v], axis=[step]), name="acc"
-    )
+    acc = te.compute((CHAINS, lanes), lambda c, v: multiply_add(x[c, v], axis=[step]), name="acc")
     sch = s_tir.Schedule(te.create_prim_func([x, acc]).with_attr("global_symbol", "main"))
     block = sch.get_sblock("acc")
     sch.cache_write(block, 0, "local")
@@ -123,9 +121,7 @@ def summary(rows: list[dict], names: list[str], peak: float) -> str:
         ours = [row for row in rows if row["kind"] == kind]
         shares = sorted(row["share"] for row in ours)
         total = sum(row["latency_us"] * sum(row["uses"].values()) for row in ours)
-        ideal = sum(
-            row["latency_us"] * row["share"] * sum(row["uses"].values()) for row in ours
-        )
+        ideal = sum(row["latency_us"] * row["share"] * sum(row["uses"].values()) for row in ours)
         cells = (shares[0], statistics.median(shares), shares[-1])
         lines.append(
             f"| {kind} | {len(ours)} | {' | '.join(f'{s:.2f}' for s in cells)} | {total:.0f} | "
@@ -153,7 +149,9 @@ def main() -> None:
     )
     parser.add_argument("--lane", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--kind", default="", help="only kernels of this kind")
-    parser.add_argument("--all", action="store_true", help="print every kernel, slowest share first")
+    parser.add_argument(
+        "--all", action="store_true", help="print every kernel, slowest share first"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args()

@@ -13,14 +13,8 @@ from syncnas_tvm.graph.dataflow import Dataflow, Node, dtype_of, is_constant, sh
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type, with_operands
 from syncnas_tvm.passes.pack_main import pack_main
-from syncnas_tvm.schedule.layout import (
-    is_packable,
-    pack,
-    pack_dense_weight,
-    pack_depthwise_weight,
-    packed_shape,
-)
-from syncnas_tvm.schedule.packed import Form, define
+from syncnas_tvm.schedule.layout import is_packable, packed_shape
+from syncnas_tvm.schedule.packed import Operand, define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.work import Lane
 
@@ -122,28 +116,24 @@ class _FunctionPacker:
         return results
 
     def _group(self, group: Group) -> None:
-        definition = define(group, self._vector, vectorised_exp=self._lane == "cpu")
+        definition = define(group, self._schedules.machine(self._lane))
         if definition is None:
             self._plain_nodes(group.nodes)
             return
-        args = [self._argument(operand, form) for operand, form in definition.operands]
+        args = [self._argument(operand) for operand in definition.operands]
         kernel = self._schedules.kernel(definition, self._lane)
         last = group.nodes[-1]
-        result = self._call(
-            kernel, f"packed_{definition.family}", args, last.shape, True, last.name
-        )
-        self._values[last.var] = _Value(packed=result)
+        name = f"packed_{definition.family}"
+        result = self._call(kernel, name, args, last.shape, definition.packed, last.name)
+        if definition.packed:
+            self._values[last.var] = _Value(packed=result)
+        else:
+            self._values[last.var] = _Value(plain=result)
 
-    def _argument(self, operand: relax.Expr, form: Form) -> relax.Expr:
-        if not is_constant(operand):
-            return self._packed(operand) if form == "packed" else self._plain(operand)
-        array = operand.value.numpy()  # type: ignore[attr-defined]
-        if form == "packed":
-            shape = (1,) * (4 - array.ndim) + array.shape
-            return relax.const(pack(array.reshape(shape), self._vector))
-        if form == "depthwise_weight":
-            return relax.const(pack_depthwise_weight(array, self._vector))
-        return relax.const(pack_dense_weight(array, self._vector, form == "dense_weight"))
+    def _argument(self, operand: Operand) -> relax.Expr:
+        if is_constant(operand.value):
+            return relax.const(operand.pack(operand.value.value.numpy()))  # type: ignore[attr-defined]
+        return self._packed(operand.value) if operand.packed else self._plain(operand.value)
 
     def _plain_nodes(self, nodes: Sequence[Node]) -> None:
         """Operators that have no packed definition: as they are, on plain values."""

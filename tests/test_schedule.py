@@ -19,8 +19,16 @@ from syncnas_tvm.graph.fusion import groups_of
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.schedule import fast_math, packed_cpu, packed_gpu
-from syncnas_tvm.schedule.layout import is_packable, pack, pack_dense_weight, packed_shape
-from syncnas_tvm.schedule.packed import conversion, define
+from syncnas_tvm.schedule.layout import (
+    input_step,
+    is_packable,
+    pack,
+    pack_dense_weight,
+    pack_matrix,
+    pack_stem_weight,
+    packed_shape,
+)
+from syncnas_tvm.schedule.packed import Lanes, conversion, define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import load_target
 
@@ -149,7 +157,7 @@ def test_families(name: str, families: list[str | None]) -> None:
     body, net = KERNELS[name]
     graph = graph_of(body, **net)
     groups = [g for region in graph.names for g in groups_of(graph.function(region), "cpu")]
-    found = [define(group, 8, vectorised_exp=True) for group in groups]
+    found = [define(group, Lanes(8, 4, vectorised_exp=True)) for group in groups]
     assert [d and d.family for d in found] == families
 
 
@@ -159,7 +167,7 @@ def test_every_kernel_is_scheduled_for_its_lane() -> None:
     (group,) = groups_of(graph.function("r0"), "cpu")
     schedules = PackedSchedules(8, 16, 8)
     source = {
-        lane: schedules.kernel(define(group, 8, vectorised_exp=True), lane).script()
+        lane: schedules.kernel(define(group, Lanes(8, 4, vectorised_exp=True)), lane).script()
         for lane in ("cpu", "gpu")
     }
     assert all("T.vectorized" in text for text in source.values())
@@ -204,15 +212,27 @@ def test_pack(channels: int, height: int, width: int, vector: int) -> None:
         np.testing.assert_array_equal(plane, array[0, c] if c < channels else 0 * plane)
 
 
-def test_pack_dense_weight() -> None:
+def test_pack_weights() -> None:
     weight = np.random.default_rng(0).standard_normal((6, 5, 3, 2))
-    packed = pack_dense_weight(weight, 4, pack_input=True)
-    assert packed.shape == (2, 2, 3, 2, 4, 4)
-    assert packed[1, 1, 2, 1, 0, 1] == weight[5, 4, 2, 1]
-    assert packed[1, 1, 2, 1, 1:, :].any() == np.False_
-    plain = pack_dense_weight(weight, 4, pack_input=False)
+    packed = pack_dense_weight(weight, 4, 2)
+    assert packed.shape == (2, 3, 3, 2, 2, 4)
+    assert packed[1, 2, 2, 1, 0, 1] == weight[5, 4, 2, 1]
+    assert packed[1, 2, 2, 1, 1:, :].any() == np.False_
+    plain = pack_stem_weight(weight, 4)
     assert plain.shape == (2, 5, 3, 2, 4)
     assert plain[1, 3, 0, 1, 1] == weight[5, 3, 0, 1]
+    matrix = pack_matrix(weight[..., 0, 0], 1, 4)
+    assert matrix.shape == (2, 6, 1, 4)
+    assert matrix[1, 5, 0, 0] == weight[5, 4, 0, 0]
+    assert matrix[1, :, :, 1:].any() == np.False_
+
+
+@pytest.mark.parametrize(
+    ("channels", "vector", "step"),
+    [(64, 16, 16), (24, 16, 8), (20, 16, 4), (27, 16, 4), (27, 4, 4), (5, 2, 2), (8, 8, 8)],
+)
+def test_input_steps(channels: int, vector: int, step: int) -> None:
+    assert input_step(channels, vector) == step
 
 
 @pytest.mark.parametrize(

@@ -36,16 +36,36 @@ def pack(array: np.ndarray, vector: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(grouped, 1, -1))
 
 
-def pack_dense_weight(weight: np.ndarray, vector: int, pack_input: bool) -> np.ndarray:
-    """OIHW to ``[O/V, I/V, H, W, V in, V out]``, or ``[O/V, I, H, W, V out]`` for a plain input."""
+def input_step(channels: int, vector: int) -> int:
+    """Input channels that a dense convolution takes at a time: a power of two up to a vector.
+
+    Smaller where whole vectors would be padded a lot: 24 channels are three steps of 8, not two
+    vectors of 16.
+    """
+    steps = [vector >> i for i in range(vector.bit_length()) if vector >> i >= min(4, vector)]
+    return min(steps, key=lambda step: (blocks(channels, step) * step, -step))
+
+
+def pack_dense_weight(weight: np.ndarray, vector: int, step: int) -> np.ndarray:
+    """OIHW to ``[O/V, I/S, H, W, S in, V out]`` with S = ``step``."""
+    padded = _pad(_pad(weight, 0, vector), 1, step)
+    out, into, height, width = padded.shape
+    grouped = padded.reshape(out // vector, vector, into // step, step, height, width)
+    return np.ascontiguousarray(grouped.transpose(0, 2, 4, 5, 3, 1))
+
+
+def pack_stem_weight(weight: np.ndarray, vector: int) -> np.ndarray:
+    """OIHW to ``[O/V, I, H, W, V out]``, for inputs that are not packed."""
     padded = _pad(weight, 0, vector)
     out = padded.reshape(-1, vector, *padded.shape[1:])
-    if not pack_input:
-        return np.ascontiguousarray(np.moveaxis(out, 1, -1))
-    out = _pad(out, 2, vector)
-    shape = out.shape
-    out = out.reshape(shape[0], vector, shape[2] // vector, vector, *shape[3:])
-    return np.ascontiguousarray(out.transpose(0, 2, 4, 5, 3, 1))
+    return np.ascontiguousarray(np.moveaxis(out, 1, -1))
+
+
+def pack_matrix(weight: np.ndarray, columns: int, vector: int) -> np.ndarray:
+    """``[K, N]`` to ``[N/CV, K, C, V]`` with C = ``columns``: a group of outputs reads one stream."""
+    padded = _pad(weight, 1, columns * vector)
+    grouped = padded.reshape(len(weight), -1, columns, vector)
+    return np.ascontiguousarray(np.moveaxis(grouped, 0, 1))
 
 
 def pack_depthwise_weight(weight: np.ndarray, vector: int) -> np.ndarray:

@@ -9,39 +9,70 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import numpy as np
 from tvm import relax, te, tirx
 from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
 from syncnas_tvm.schedule import fast_math
-from syncnas_tvm.schedule.layout import blocks, is_packable, packed_shape
+from syncnas_tvm.schedule.layout import (
+    blocks,
+    input_step,
+    is_packable,
+    pack,
+    pack_dense_weight,
+    pack_depthwise_weight,
+    pack_matrix,
+    pack_stem_weight,
+    packed_shape,
+)
 from syncnas_tvm.work import Shape
 
-Family = Literal["dense", "stem", "depthwise", "reduce", "pool", "elementwise"]
-# How an operand reaches the kernel: packed, as it is, or a weight in one of the packed orders.
-Form = Literal["packed", "plain", "dense_weight", "stem_weight", "depthwise_weight"]
-Index = tuple[Expr, Expr, Expr, Expr]
+Family = Literal["dense", "stem", "depthwise", "reduce", "pool", "elementwise", "matmul"]
+Index = tuple[Expr, ...]
 Value = Callable[[Index], Expr]
+Pack = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """What a definition has to know of the lane: ``vector`` floats are a packed group of channels,
+    ``columns`` vectors of a dense layer's outputs are computed together.
+
+    ``vectorised_exp`` chooses a polynomial over the target's own ``exp``.
+    """
+
+    vector: int
+    columns: int
+    vectorised_exp: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A value that a kernel reads: ``packed`` or as it is; a constant is rearranged by ``pack``."""
+
+    value: relax.Expr
+    packed: bool
+    pack: Pack
 
 
 @dataclass(frozen=True, eq=False)
 class Definition:
-    """A kernel's function of its operands, in the order and forms of ``operands``, and its output."""
+    """A kernel's function of its operands and its output, which is ``packed`` or as it is."""
 
     family: Family
-    operands: tuple[tuple[relax.Expr, Form], ...]
+    operands: tuple[Operand, ...]
     function: tirx.PrimFunc
+    packed: bool = True
 
 
-def define(group: Group, vector: int, vectorised_exp: bool) -> Definition | None:
-    """The packed definition of ``group``; None where one of its operators has none.
-
-    ``vectorised_exp`` chooses a polynomial over the target's own ``exp``.
-    """
-    return _Definer(group, vector, vectorised_exp).define()
+def define(group: Group, machine: Lanes) -> Definition | None:
+    """The packed definition of ``group``; None where one of its operators has none."""
+    return _Definer(group, machine).define()
 
 
 class _Unsupported(Exception):
@@ -49,18 +80,19 @@ class _Unsupported(Exception):
 
 
 class _Definer:
-    def __init__(self, group: Group, vector: int, vectorised_exp: bool) -> None:
+    def __init__(self, group: Group, machine: Lanes) -> None:
         self._group = group
-        self._vector = vector
-        self._fast = vectorised_exp
-        self._operands: list[tuple[relax.Expr, Form]] = []
+        self._machine = machine
+        self._vector = machine.vector
+        self._operands: list[Operand] = []
         self._tensors: list[te.Tensor] = []
         self._values: dict[relax.Expr, Value] = {}
 
     def define(self) -> Definition | None:
         head = self._group.nodes[0]
         last = self._group.nodes[-1]
-        if not is_packable(last.shape, last.dtype):
+        packed = is_packable(last.shape, last.dtype)
+        if not packed and head.op != "matmul":
             return None
         try:
             family = self._head(head)
@@ -69,14 +101,16 @@ class _Definer:
         except _Unsupported:
             return None
         result = self._values[last.var]
-        shape = packed_shape(last.shape, self._vector)
-        out = te.compute(shape, lambda o, y, x, v: result((o, y, x, v)), name="out")
+        shape = packed_shape(last.shape, self._vector) if packed else last.shape
+        out = te.compute(shape, lambda *index: result(index), name="out")
         function = te.create_prim_func([*self._tensors, out])
-        return Definition(family, tuple(self._operands), function)
+        return Definition(family, tuple(self._operands), function, packed)
 
     def _head(self, head: Node) -> Family:
         if head.op == "nn.conv2d":
             return self._convolution(head)
+        if head.op == "matmul":
+            return self._matmul(head)
         if head.op == "mean":
             return self._mean(head)
         if head.op == "nn.max_pool2d":
@@ -85,11 +119,39 @@ class _Definer:
             return "elementwise"
         raise _Unsupported
 
-    def _placeholder(self, operand: relax.Expr, form: Form, shape: Shape) -> te.Tensor:
+    def _placeholder(
+        self, operand: relax.Expr, shape: Shape, packed: bool, pack: Pack = np.asarray
+    ) -> te.Tensor:
         tensor = te.placeholder(shape, "float32", name=f"a{len(self._tensors)}")
-        self._operands.append((operand, form))
+        self._operands.append(Operand(operand, packed, pack))
         self._tensors.append(tensor)
         return tensor
+
+    def _map(self, operand: relax.Expr) -> te.Tensor:
+        """A packed feature map."""
+        return self._placeholder(operand, packed_shape(shape_of(operand), self._vector), True)
+
+    def _matmul(self, node: Node) -> Family:
+        """Rows times a constant matrix: ``columns`` vectors of outputs have their weights together."""
+        data, weight = node.operands
+        (rows, depth), v = shape_of(data), self._vector
+        if not is_constant(weight) or node.dtype != "float32" or len(node.shape) != 2:
+            raise _Unsupported
+        columns = min(self._machine.columns, blocks(node.shape[1], v))
+        groups = blocks(node.shape[1], columns * v)
+        a = self._placeholder(data, (rows, depth), False)
+        packing = partial(pack_matrix, columns=columns, vector=v)
+        w = self._placeholder(weight, (groups, depth, columns, v), False, packing)
+        k = te.reduce_axis((0, depth), "k")
+        acc = te.compute(
+            (rows, groups, columns, v),
+            lambda m, g, j, c: te.sum(a[m, k] * w[g, k, j, c], axis=[k]),
+            name="acc",
+        )
+        self._values[node.var] = lambda i: acc[
+            i[0], i[1] // (columns * v), i[1] // v % columns, i[1] % v
+        ]
+        return "matmul"
 
     def _convolution(self, node: Node) -> Family:
         data, weight = node.operands
@@ -106,24 +168,30 @@ class _Definer:
         oshape = packed_shape(node.shape, v)
 
         if groups == 1 and is_packable(shape, "float32"):
-            ib = blocks(into, v)
-            a = self._placeholder(data, "packed", packed_shape(shape, v))
-            w = self._placeholder(weight, "dense_weight", (oshape[0], ib, kh, kw, v, v))
+            step = input_step(into, v)
+            ib, a = blocks(into, step), self._map(data)
+            packing = partial(pack_dense_weight, vector=v, step=step)
+            w = self._placeholder(weight, (oshape[0], ib, kh, kw, step, v), False, packing)
             p = _padded(a, pads, 1)
-            i, vi = te.reduce_axis((0, ib), "i"), te.reduce_axis((0, v), "vi")
+            i, vi = te.reduce_axis((0, ib), "i"), te.reduce_axis((0, step), "vi")
+            per = v // step  # steps in a vector
+
+            def product(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+                row, column = y * sh + ky * dh, x * sw + kx * dw
+                value = p[i // per, row, column, i % per * step + vi]
+                return value * w[o, i, ky, kx, vi, c]
+
             acc = te.compute(
                 oshape,
-                lambda o, y, x, c: te.sum(
-                    p[i, y * sh + ky * dh, x * sw + kx * dw, vi] * w[o, i, ky, kx, vi, c],
-                    axis=[i, ky, kx, vi],
-                ),
+                lambda o, y, x, c: te.sum(product(o, y, x, c), axis=[i, ky, kx, vi]),
                 name="acc",
             )
             self._values[node.var] = lambda index: acc[index]
             return "dense"
         if groups == 1:
-            a = self._placeholder(data, "plain", shape)
-            w = self._placeholder(weight, "stem_weight", (oshape[0], into, kh, kw, v))
+            a = self._placeholder(data, shape, False)
+            packing = partial(pack_stem_weight, vector=v)
+            w = self._placeholder(weight, (oshape[0], into, kh, kw, v), False, packing)
             p = _padded(a, pads, 2)
             i = te.reduce_axis((0, into), "i")
             acc = te.compute(
@@ -137,8 +205,9 @@ class _Definer:
             self._values[node.var] = lambda index: acc[index]
             return "stem"
         if into == 1 and groups == out == shape[1] and is_packable(shape, "float32"):
-            a = self._placeholder(data, "packed", packed_shape(shape, v))
-            w = self._placeholder(weight, "depthwise_weight", (oshape[0], kh, kw, v))
+            a = self._map(data)
+            packing = partial(pack_depthwise_weight, vector=v)
+            w = self._placeholder(weight, (oshape[0], kh, kw, v), False, packing)
 
             def tap(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
                 row, in_row = _clamped(y * sh + ky * dh - top, shape[2])
@@ -158,7 +227,7 @@ class _Definer:
         axes = sorted(int(a) % 4 for a in node.attrs.axis)  # type: ignore[attr-defined]
         if axes != [2, 3] or len(node.shape) != 4 or not is_packable(shape, "float32"):
             raise _Unsupported
-        a = self._placeholder(data, "packed", packed_shape(shape, self._vector))
+        a = self._map(data)
         y, x = te.reduce_axis((0, shape[2]), "y"), te.reduce_axis((0, shape[3]), "x")
         # Rows first: in one long sum of equal values, as in a flat map, all roundings go one way.
         out = packed_shape(node.shape, self._vector)
@@ -182,7 +251,7 @@ class _Definer:
         top, left, *_ = (int(p) for p in attrs.padding)  # type: ignore[attr-defined]
         if any(int(d) != 1 for d in attrs.dilation):  # type: ignore[attr-defined]
             raise _Unsupported
-        a = self._placeholder(data, "packed", packed_shape(shape, self._vector))
+        a = self._map(data)
         ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
         # With ceil_mode a window may reach further than the padding says: pad as far as it reads.
         bottom = max(0, (node.shape[2] - 1) * sh + kh - top - shape[2])
@@ -204,19 +273,37 @@ class _Definer:
         if is_constant(operand) and all(n == 1 for n in own):
             value = tirx.const(float(operand.value.numpy().reshape(())), "float32")  # type: ignore[attr-defined]
             return lambda index: value
+        if len(shape) == 2:
+            return self._plain_operand(operand, shape)
         aligned = (1,) * (4 - len(own)) + own
         if len(own) > 4 or aligned[:2] != shape[:2] or aligned[2:] not in (shape[2:], (1, 1)):
             raise _Unsupported
         if not is_constant(operand) and not is_packable(own, "float32"):
             raise _Unsupported
-        tensor = self._placeholder(operand, "packed", packed_shape(aligned, self._vector))
+        packing = lambda array: pack(array.reshape(aligned), self._vector)  # noqa: E731
+        tensor = self._placeholder(operand, packed_shape(aligned, self._vector), True, packing)
         whole = aligned[2:] == shape[2:]
         value = lambda i: tensor[i] if whole else tensor[i[0], 0, 0, i[3]]  # noqa: E731
         self._values[operand] = value
         return value
 
+    def _plain_operand(self, operand: relax.Expr, shape: Shape) -> Value:
+        own = (1,) * (2 - len(shape_of(operand))) + shape_of(operand)
+        if len(own) > 2 or any(n not in (1, s) for n, s in zip(own, shape, strict=True)):
+            raise _Unsupported
+        tensor = self._placeholder(operand, shape_of(operand), False)
+        rank = len(shape_of(operand))
+
+        def value(index: Index) -> Expr:
+            read = [i if n > 1 else 0 for i, n in zip(index, own, strict=True)]
+            return tensor[tuple(read[2 - rank :])]
+
+        self._values[operand] = value
+        return value
+
     def _elementwise(self, node: Node) -> Value:
-        if node.op not in _FUNCTIONS or not is_packable(node.shape, node.dtype):
+        packed = is_packable(node.shape, node.dtype) or self._group.nodes[0].op == "matmul"
+        if node.op not in _FUNCTIONS or not packed:
             raise _Unsupported
         operands = [self._operand(operand, node.shape) for operand in node.operands]
         if node.op == "clip":
@@ -224,7 +311,7 @@ class _Definer:
             bounds = tirx.const(low, "float32"), tirx.const(high, "float32")
             return lambda i: tirx.max(tirx.min(operands[0](i), bounds[1]), bounds[0])
         if node.op in ("sigmoid", "nn.silu"):
-            curve = fast_math.sigmoid if self._fast else _sigmoid
+            curve = fast_math.sigmoid if self._machine.vectorised_exp else _sigmoid
             if node.op == "sigmoid":
                 return lambda i: curve(operands[0](i))
             return lambda i: operands[0](i) * curve(operands[0](i))

@@ -25,6 +25,8 @@ def schedule(function: tirx.PrimFunc, family: Family, registers: int) -> tirx.Pr
         _elementwise(sch)
     elif family == "reduce":
         _reduce(sch)
+    elif family == "matmul":
+        _matmul(sch)
     else:
         _tiled(sch, family, registers)
     return sch.mod["main"]
@@ -56,6 +58,23 @@ def _reduce(sch: s_tir.Schedule) -> None:
     sum_rows(sch, ry)
     init = sch.decompose_reduction(acc, ry)
     sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _matmul(sch: s_tir.Schedule) -> None:
+    """Each input is multiplied with a row of ``columns`` vectors, which lie one behind the other."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    total = sch.cache_write(acc, 0, "local")
+    row, group, _j, _v = sch.get_loops(total)
+    sch.reorder(group, row)
+    sch.parallel(group)
+    sch.compute_at(acc, row, preserve_unit_loops=True)
+    packed_tile.add_up(sch, acc, outside=2)
+    *_, column, lane = sch.get_loops(total)
+    sch.unroll(column)
+    sch.vectorize(lane)
+    row, n = sch.get_loops(out)
+    _outer, lane = sch.split(n, [None, largest_divisor(int(sch.get(n).extent), 16)])
+    sch.vectorize(lane)
 
 
 def _tiled(sch: s_tir.Schedule, family: Family, registers: int) -> None:

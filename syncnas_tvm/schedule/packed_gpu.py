@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
+from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import sum_rows
 from syncnas_tvm.schedule.opencl_grid import bind_flat, bind_grid
 from syncnas_tvm.schedule.packed import Family
@@ -23,6 +24,8 @@ def schedule(function: tirx.PrimFunc, family: Family, accumulators: int) -> tirx
         bind_flat(sch, sch.fuse(*outer))
     elif family == "reduce":
         _reduce(sch)
+    elif family == "matmul":
+        _matmul(sch)
     else:
         _tiled(sch, family, accumulators)
     return sch.mod["main"]
@@ -42,6 +45,19 @@ def _reduce(sch: s_tir.Schedule) -> None:
     sch.vectorize(v)
     accumulate(sch, acc, item, GRID_LOOPS, unrolled=0)
     sum_rows(sch, sch.get_loops(acc)[-5])
+
+
+def _matmul(sch: s_tir.Schedule) -> None:
+    """A work item computes a row of ``columns`` vectors of outputs."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    total = sch.cache_write(acc, 0, "local")
+    row, group, column, lane = sch.get_loops(total)
+    item = bind_grid(sch, [row, group])
+    sch.unroll(column)
+    sch.vectorize(lane)
+    sch.compute_at(acc, item, preserve_unit_loops=True)
+    packed_tile.add_up(sch, acc, outside=4)
+    bind_flat(sch, sch.fuse(*sch.get_loops(out)))
 
 
 def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:

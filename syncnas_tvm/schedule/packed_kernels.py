@@ -8,7 +8,7 @@ from tvm import tirx
 
 from syncnas_tvm.schedule import packed_cpu, packed_gpu
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
-from syncnas_tvm.schedule.packed import Definition, conversion
+from syncnas_tvm.schedule.packed import Definition, Lanes, conversion
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import Lane, Shape
 
@@ -38,6 +38,11 @@ class PackedSchedules:
         registers = 16 if target.vector_lanes == 8 else 32
         accumulators = registers * 3 // 4 if target.is_host else 8
         return PackedSchedules(target.vector_lanes, registers, accumulators)
+
+    def machine(self, lane: Lane) -> Lanes:
+        """What a definition has to know of ``lane``."""
+        columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
+        return Lanes(self.vector, columns, vectorised_exp=lane == "cpu")
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's function, scheduled for ``lane``."""

@@ -48,6 +48,20 @@ def accumulate(
     sch.set_scope(acc, 0, "local")
 
 
+def add_up(sch: s_tir.Schedule, acc: s_tir.schedule.SBlockRV, outside: int) -> None:
+    """One loop of ``acc``'s additions around its row of vectors, ``outside`` loops from the top."""
+    *tile, vector, depth = list(sch.get_loops(acc))[outside:]
+    sch.reorder(depth, *tile, vector)
+    sch.vectorize(vector)
+    for loop in tile:
+        sch.unroll(loop)
+    init = sch.decompose_reduction(acc, depth)
+    *tile, vector = list(sch.get_loops(init))[outside:]
+    sch.vectorize(vector)
+    for loop in tile:
+        sch.unroll(loop)
+
+
 def pad_block(sch: s_tir.Schedule) -> s_tir.schedule.SBlockRV | None:
     """The block that pads the input, where the kernel has one."""
     names = [sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))]
