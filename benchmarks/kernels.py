@@ -18,8 +18,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-for variable in ("POCL_MAX_PTHREAD_COUNT", "POCL_AFFINITY", "TVM_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
+os.environ.setdefault("POCL_AFFINITY", "1")
+os.environ.setdefault("TVM_NUM_THREADS", "1")
 os.environ.setdefault("SYNCNAS_CPU_THREADS", "1")
 
 import numpy as np

@@ -15,6 +15,9 @@ Lane = Literal["cpu", "gpu"]
 LANES: tuple[Lane, Lane] = ("cpu", "gpu")
 Shape = tuple[int, ...]
 
+# Kernel attribute: the share of a convolution's multiply-adds that is not structurally zero.
+NONZERO = "nonzero"
+
 DTYPE_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "int8": 1, "uint8": 1, "bool": 1}  # fmt: skip
 
 
@@ -72,9 +75,13 @@ class Kernel:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds of the main operator (0 for operators that have none)."""
+        """Multiply-adds of the main operator (0 for operators that have none).
+
+        Structural zeros of a weight are left out (attribute ``nonzero``, the share that remains).
+        """
         if self.op == "nn.conv2d":
-            return prod(self.out_shape) * prod(self.shapes[1][1:])
+            nonzero = dict(self.attrs).get(NONZERO, 1.0)
+            return round(prod(self.out_shape) * prod(self.shapes[1][1:]) * float(nonzero))  # type: ignore[arg-type]
         if self.op == "matmul":
             return prod(self.out_shape) * self.shapes[0][-1]
         return 0

@@ -399,6 +399,14 @@ _TORCH: Mapping[str, Callable[..., object]] = {
     "expand_dims": _reshape,
     "flatten": _reshape,
     "permute_dims": lambda c, x: x.permute([int(a) for a in c.attrs.axes]),
+    "nn.pad": lambda c, x, *_: functional.pad(
+        x,
+        [
+            int(n)
+            for pair in zip(c.attrs.pad_width[-2::-2], c.attrs.pad_width[::-2], strict=True)
+            for n in pair
+        ],
+    ),
     "concat": lambda c, parts: torch.cat(parts, int(c.attrs.axis)),
     "split": _split,
     "strided_slice": _slice,

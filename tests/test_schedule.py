@@ -59,6 +59,30 @@ def shuffle(n: Net, x: relax.Var) -> relax.Expr:
     return n.conv(n.emit(op.reshape(y, (batch, channels, height, width))), 8)
 
 
+def grouped_zeros(n: Net, x: relax.Var) -> relax.Expr:
+    """Two groups of a pointwise convolution, written as one weight with zeros."""
+    weight = n.weights(30, shape_of(x)[1], 1, 1).value.numpy()
+    weight[:15, 20:] = weight[15:, :20] = 0
+    return n.relu(n.emit(op.nn.conv2d(x, relax.const(weight))))
+
+
+def mixed_zeros(n: Net, x: relax.Var) -> relax.Expr:
+    """Depthwise windows of 3, 5 and 2 x 7, padded with zeros to 7 x 7; a residual behind."""
+    channels = shape_of(x)[1]
+    weight = np.zeros((channels, 1, 7, 7), "float32")
+    values = n.weights(channels, 1, 7, 7).value.numpy()
+    weight[:18, :, 2:5, 2:5] = values[:18, :, 2:5, 2:5]
+    weight[18:37, :, 1:6, 1:6] = values[18:37, :, 1:6, 1:6]
+    weight[37:, :, 5:] = values[37:, :, 5:]
+    y = n.emit(op.nn.conv2d(x, relax.const(weight), padding=3, groups=channels))
+    return n.emit(op.add(y, x))
+
+
+def padded(n: Net, x: relax.Var) -> relax.Expr:
+    more = n.emit(op.nn.pad(n.emit(op.sigmoid(x)), [0, 0, 0, 9, 0, 0, 0, 0]))
+    return n.emit(op.add(n.conv(x, shape_of(x)[1] + 9), more))
+
+
 Body = Callable[[Net, relax.Var], relax.Expr]
 # Kernel families, with channels and sides that divide nothing.
 KERNELS: dict[str, tuple[Body, dict[str, int]]] = {
@@ -78,6 +102,9 @@ KERNELS: dict[str, tuple[Body, dict[str, int]]] = {
         lambda n, x: n.emit(op.nn.conv2d(x, n.weights(10, 3, 3, 3), padding=1, groups=2)),
         {"channels": 6, "size": 7},
     ),
+    "grouped pointwise, as zeros": (grouped_zeros, {"channels": 40, "size": 6}),
+    "mixed depthwise, as zeros": (mixed_zeros, {"channels": 50, "size": 9}),
+    "padded channels": (padded, {"channels": 11, "size": 4}),
     "squeeze and excite": (
         lambda n, x: n.excite(x, 5),
         {"channels": 18, "size": 6},
@@ -148,6 +175,8 @@ def test_means_of_flat_maps_are_accurate(lane: str) -> None:
         ("max pooling", ["pool"]),
         ("squeeze and excite", ["reduce", "dense", "dense", "elementwise"]),
         ("grouped", [None]),
+        ("padded channels", ["elementwise", "elementwise", "dense"]),
+        ("classifier", ["dense", "reduce", "matmul"]),
         ("two images", [None, None, None]),
         ("average pooling", [None]),
     ],
@@ -159,6 +188,27 @@ def test_families(name: str, families: list[str | None]) -> None:
     groups = [g for region in graph.names for g in groups_of(graph.function(region), "cpu")]
     found = [define(group, Lanes(8, 4, vectorised_exp=True)) for group in groups]
     assert [d and d.family for d in found] == families
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "share"),
+    [
+        # Vectors of 8: outputs 0 to 14 read inputs 0 to 19, 15 to 29 the others; one has both.
+        ("grouped pointwise, as zeros", 3, 0.5),
+        # Channels 16 and 17, and 37 to 39, share their vectors with larger windows.
+        ("mixed depthwise, as zeros", 4, (18 * 9 + 19 * 25 + 13 * 14) / (50 * 49)),
+        ("depthwise 9x9", 1, 1.0),
+    ],
+)
+def test_structural_zeros_are_left_out(name: str, parts: int, share: float) -> None:
+    body, net = KERNELS[name]
+    graph = graph_of(body, **net)
+    (group,) = groups_of(graph.function(graph.names[0]), "cpu")
+    definition = define(group, Lanes(8, 4, vectorised_exp=True))
+    assert len(definition.functions) == parts
+    kernel = group.kernel
+    whole = np.prod(kernel.out_shape) * np.prod(kernel.shapes[1][1:])
+    assert kernel.macs == pytest.approx(share * whole, rel=1e-4)
 
 
 def test_every_kernel_is_scheduled_for_its_lane() -> None:

@@ -13,6 +13,7 @@ What ``normalize`` guarantees, for float32 models whose operators allow it:
   a constant with one element is a scalar (shape ``()``), except the bias of a convolution.
 - Activations: see :class:`~syncnas_tvm.passes.canonicalize_activations.CanonicalizeActivations`.
 - Global average pooling is ``mean(x, axis=[2, 3], keepdims=True)``.
+- Convolutions of channel slices side by side are one convolution, with zeros in its weight.
 - Squeeze, unsqueeze and flatten are ``reshape``; a split is one ``strided_slice`` per part;
   dropout, identities and casts to the same type are gone. Tuples appear as the operand of a
   ``concat`` and as the model's result, nowhere else.
@@ -34,6 +35,8 @@ from syncnas_tvm.passes.canonicalize_shapes import CanonicalizeShapes
 from syncnas_tvm.passes.fold_batch_norm import FoldBatchNorm
 from syncnas_tvm.passes.fold_constants import FoldConstants
 from syncnas_tvm.passes.fold_padding import FoldPadding
+from syncnas_tvm.passes.merge_convolutions import MergeConvolutions
+from syncnas_tvm.passes.widen_residuals import WidenResiduals
 
 
 def pipeline() -> tvm.transform.Sequential:
@@ -52,6 +55,9 @@ def pipeline() -> tvm.transform.Sequential:
             FoldBatchNorm(),
             # Phase 4. Activations.
             CanonicalizeActivations(),
+            # Phase 5. Fewer and larger kernels: what was cut into slices of channels.
+            MergeConvolutions(),
+            WidenResiduals(),
         ],
         name="syncnas.normalize",
     )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from tvm import relax
 
-from syncnas_tvm.graph.dataflow import Dataflow, Node, shape_of
+from syncnas_tvm.graph.dataflow import Dataflow, Node, is_constant, shape_of
 from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
-from syncnas_tvm.work import Epilogue, Kernel, Lane
+from syncnas_tvm.schedule.zeros import share
+from syncnas_tvm.work import NONZERO, Epilogue, Kernel, Lane
 
 ELEMENTWISE = frozenset(
     (
@@ -146,7 +147,16 @@ def _kernel(nodes: list[Node], lane: Lane) -> Kernel:
         inside.add(node.var)
         epilogue.append(Epilogue(node.op, others, _attrs(node)))
     shapes = (*(shape_of(o) for o in head.operands), head.shape)
-    return Kernel(head.op, shapes, head.dtype, lane, _attrs(head), tuple(epilogue), name=head.name)
+    attrs = (*_attrs(head), *_zeros(head))
+    return Kernel(head.op, shapes, head.dtype, lane, attrs, tuple(epilogue), name=head.name)
+
+
+def _zeros(node: Node) -> tuple[tuple[str, object], ...]:
+    """The share of the multiply-adds that is left where the weight has structural zeros."""
+    if node.op != "nn.conv2d" or not is_constant(node.operands[1]):
+        return ()
+    left = share(node.operands[1].value.numpy())  # type: ignore[attr-defined]
+    return () if left == 1.0 else ((NONZERO, round(left, 6)),)
 
 
 def _attrs(node: Node) -> tuple[tuple[str, object], ...]:

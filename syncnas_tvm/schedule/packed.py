@@ -18,7 +18,7 @@ from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
-from syncnas_tvm.schedule import fast_math
+from syncnas_tvm.schedule import convolutions, fast_math
 from syncnas_tvm.schedule.layout import (
     blocks,
     input_step,
@@ -30,12 +30,15 @@ from syncnas_tvm.schedule.layout import (
     pack_stem_weight,
     packed_shape,
 )
+from syncnas_tvm.schedule.merge import redirect
+from syncnas_tvm.schedule.zeros import Run, runs
 from syncnas_tvm.work import Shape
 
 Family = Literal["dense", "stem", "depthwise", "reduce", "pool", "elementwise", "matmul"]
 Index = tuple[Expr, ...]
 Value = Callable[[Index], Expr]
 Pack = Callable[[np.ndarray], np.ndarray]
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,14 @@ class Operand:
 
 @dataclass(frozen=True, eq=False)
 class Definition:
-    """A kernel's function of its operands and its output, which is ``packed`` or as it is."""
+    """A kernel's functions of its operands and its output, which is ``packed`` or as it is.
+
+    There are several where the weight has structural zeros: each writes a part of the output.
+    """
 
     family: Family
     operands: tuple[Operand, ...]
-    function: tirx.PrimFunc
+    functions: tuple[tirx.PrimFunc, ...]
     packed: bool = True
 
 
@@ -79,6 +85,29 @@ class _Unsupported(Exception):
     pass
 
 
+@dataclass(frozen=True)
+class _Window:
+    """Attributes of a convolution; ``pads`` are top, left, bottom, right."""
+
+    strides: Pair
+    dilation: Pair
+    pads: tuple[int, int, int, int]
+
+    @staticmethod
+    def of(node: Node) -> _Window:
+        fields = (node.attrs.strides, node.attrs.dilation, node.attrs.padding)  # type: ignore[attr-defined]
+        return _Window(*(tuple(int(n) for n in field) for field in fields))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A main operator's output from ``first`` to ``last`` of its first dimension."""
+
+    first: int
+    last: int
+    value: Value | None = None
+
+
 class _Definer:
     def __init__(self, group: Group, machine: Lanes) -> None:
         self._group = group
@@ -87,6 +116,7 @@ class _Definer:
         self._operands: list[Operand] = []
         self._tensors: list[te.Tensor] = []
         self._values: dict[relax.Expr, Value] = {}
+        self._parts: list[_Part] = []
 
     def define(self) -> Definition | None:
         head = self._group.nodes[0]
@@ -94,17 +124,33 @@ class _Definer:
         packed = is_packable(last.shape, last.dtype)
         if not packed and head.op != "matmul":
             return None
+        shape = packed_shape(last.shape, self._vector) if packed else last.shape
         try:
             family = self._head(head)
-            for node in self._group.nodes[1 if family != "elementwise" else 0 :]:
-                self._values[node.var] = self._elementwise(node)
+            outs = [self._output(part, shape) for part in self._parts or [_Part(0, shape[0])]]
         except _Unsupported:
             return None
-        result = self._values[last.var]
-        shape = packed_shape(last.shape, self._vector) if packed else last.shape
-        out = te.compute(shape, lambda *index: result(index), name="out")
-        function = te.create_prim_func([*self._tensors, out])
-        return Definition(family, tuple(self._operands), function, packed)
+        functions = [te.create_prim_func([*self._tensors, out]) for out in outs]
+        if len(functions) > 1:
+            functions = [
+                redirect(function, shape, part.first)
+                for function, part in zip(functions, self._parts, strict=True)
+            ]
+        return Definition(family, tuple(self._operands), tuple(functions), packed)
+
+    def _output(self, part: _Part, shape: Shape) -> te.Tensor:
+        """A part of the output: the main operator's, and everything element-wise behind it."""
+        nodes = self._group.nodes
+        if part.value is not None:
+            self._values[nodes[0].var] = part.value
+        for node in nodes[0 if nodes[0].op in ELEMENTWISE else 1 :]:
+            self._values[node.var] = self._elementwise(node)
+        result, first = self._values[nodes[-1].var], part.first
+        return te.compute(
+            (part.last - first, *shape[1:]),
+            lambda o, *rest: result((o + first if first else o, *rest)),
+            name="out",
+        )
 
     def _head(self, head: Node) -> Family:
         if head.op == "nn.conv2d":
@@ -115,6 +161,8 @@ class _Definer:
             return self._mean(head)
         if head.op == "nn.max_pool2d":
             return self._max_pool(head)
+        if head.op == "nn.pad":
+            return self._pad_channels(head)
         if head.op in ELEMENTWISE:
             return "elementwise"
         raise _Unsupported
@@ -155,71 +203,85 @@ class _Definer:
 
     def _convolution(self, node: Node) -> Family:
         data, weight = node.operands
-        attrs, v = node.attrs, self._vector
-        shape, (out, into, kh, kw) = shape_of(data), shape_of(weight)
+        attrs, shape = node.attrs, shape_of(data)
+        out, into = shape_of(weight)[:2]
         groups = int(attrs.groups)  # type: ignore[attr-defined]
         if not is_constant(weight) or shape[0] != 1:
             raise _Unsupported
-        sh, sw = (int(s) for s in attrs.strides)  # type: ignore[attr-defined]
-        dh, dw = (int(d) for d in attrs.dilation)  # type: ignore[attr-defined]
-        top, left, bottom, right = (int(p) for p in attrs.padding)  # type: ignore[attr-defined]
-        pads = (top, left, bottom, right)
-        ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
-        oshape = packed_shape(node.shape, v)
-
-        if groups == 1 and is_packable(shape, "float32"):
-            step = input_step(into, v)
-            ib, a = blocks(into, step), self._map(data)
-            packing = partial(pack_dense_weight, vector=v, step=step)
-            w = self._placeholder(weight, (oshape[0], ib, kh, kw, step, v), False, packing)
-            p = _padded(a, pads, 1)
-            i, vi = te.reduce_axis((0, ib), "i"), te.reduce_axis((0, step), "vi")
-            per = v // step  # steps in a vector
-
-            def product(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-                row, column = y * sh + ky * dh, x * sw + kx * dw
-                value = p[i // per, row, column, i % per * step + vi]
-                return value * w[o, i, ky, kx, vi, c]
-
-            acc = te.compute(
-                oshape,
-                lambda o, y, x, c: te.sum(product(o, y, x, c), axis=[i, ky, kx, vi]),
-                name="acc",
-            )
-            self._values[node.var] = lambda index: acc[index]
-            return "dense"
+        if groups == 1 and not is_packable(shape, "float32"):
+            return self._stem(node)
         if groups == 1:
-            a = self._placeholder(data, shape, False)
-            packing = partial(pack_stem_weight, vector=v)
-            w = self._placeholder(weight, (oshape[0], into, kh, kw, v), False, packing)
-            p = _padded(a, pads, 2)
-            i = te.reduce_axis((0, into), "i")
-            acc = te.compute(
-                oshape,
-                lambda o, y, x, c: te.sum(
-                    p[0, i, y * sh + ky * dh, x * sw + kx * dw] * w[o, i, ky, kx, c],
-                    axis=[i, ky, kx],
-                ),
-                name="acc",
-            )
-            self._values[node.var] = lambda index: acc[index]
-            return "stem"
+            return self._dense(node)
         if into == 1 and groups == out == shape[1] and is_packable(shape, "float32"):
-            a = self._map(data)
-            packing = partial(pack_depthwise_weight, vector=v)
-            w = self._placeholder(weight, (oshape[0], kh, kw, v), False, packing)
-
-            def tap(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-                row, in_row = _clamped(y * sh + ky * dh - top, shape[2])
-                column, in_column = _clamped(x * sw + kx * dw - left, shape[3])
-                return a[o, row, column, c] * (w[o, ky, kx, c] * in_row * in_column)
-
-            acc = te.compute(
-                oshape, lambda o, y, x, c: te.sum(tap(o, y, x, c), axis=[ky, kx]), name="acc"
-            )
-            self._values[node.var] = lambda index: acc[index]
-            return "depthwise"
+            return self._depthwise(node)
         raise _Unsupported
+
+    def _dense(self, node: Node) -> Family:
+        data, weight = node.operands
+        v, window = self._vector, _Window.of(node)
+        step = input_step(shape_of(weight)[1], v)
+        padded = _padded(self._map(data), window.pads, 1)
+        whole = partial(pack_dense_weight, vector=v, step=step)
+        for run in runs((whole(weight.value.numpy()) != 0).any(axis=(2, 3, 4, 5))):  # type: ignore[attr-defined]
+            ((low, high),), count = run.box, run.last - run.first
+            packing = partial(_box_of, whole=whole, run=run)
+            size = (count, high - low, *shape_of(weight)[2:], step, v)
+            w = self._placeholder(weight, size, False, packing)
+            shape = (count, *packed_shape(node.shape, v)[1:])
+            acc = convolutions.dense(padded, w, shape, window.strides, window.dilation, low)
+            self._parts.append(_Part(run.first, run.last, _from(acc, run.first)))
+        return "dense"
+
+    def _stem(self, node: Node) -> Family:
+        data, weight = node.operands
+        v, window, shape = self._vector, _Window.of(node), packed_shape(node.shape, self._vector)
+        padded = _padded(self._placeholder(data, shape_of(data), False), window.pads, 2)
+        packing = partial(pack_stem_weight, vector=v)
+        w = self._placeholder(weight, (shape[0], *shape_of(weight)[1:], v), False, packing)
+        acc = convolutions.stem(padded, w, shape, window.strides, window.dilation)
+        self._values[node.var] = lambda index: acc[index]
+        return "stem"
+
+    def _depthwise(self, node: Node) -> Family:
+        data, weight = node.operands
+        v, window = self._vector, _Window.of(node)
+        a = self._map(data)
+        whole = partial(pack_depthwise_weight, vector=v)
+        for run in runs((whole(weight.value.numpy()) != 0).any(axis=3)):  # type: ignore[attr-defined]
+            (rows, columns), count = run.box, run.last - run.first
+            packing = partial(_box_of, whole=whole, run=run)
+            size = (count, rows[1] - rows[0], columns[1] - columns[0], v)
+            w = self._placeholder(weight, size, False, packing)
+            before = (
+                window.pads[0] - rows[0] * window.dilation[0],
+                window.pads[1] - columns[0] * window.dilation[1],
+            )
+            shape = (count, *packed_shape(node.shape, v)[1:])
+            acc = convolutions.depthwise(
+                a, w, shape, window.strides, window.dilation, before, run.first
+            )
+            self._parts.append(_Part(run.first, run.last, _from(acc, run.first)))
+        return "depthwise"
+
+    def _pad_channels(self, node: Node) -> Family:
+        """More channels, zero: what a packed vector holds behind the last channel may be anything."""
+        (data,) = node.operands
+        attrs, shape, v = node.attrs, shape_of(data), self._vector
+        pads = [int(n) for n in attrs.pad_width]  # type: ignore[attr-defined]
+        zero = attrs.pad_mode == "constant" and float(attrs.pad_value) == 0.0  # type: ignore[attr-defined]
+        if not zero or any(pads[:3]) or any(pads[4:]) or not is_packable(shape, "float32"):
+            raise _Unsupported
+        a, last = self._map(data), blocks(shape[1], v) - 1
+
+        def value(index: Index) -> Expr:
+            o, y, x, c = index
+            inside = o * v + c < shape[1]
+            return tirx.if_then_else(
+                inside, a[tirx.min(o, last), y, x, c], tirx.const(0.0, "float32")
+            )
+
+        self._values[node.var] = value
+        return "elementwise"
 
     def _mean(self, node: Node) -> Family:
         (data,) = node.operands
@@ -319,6 +381,17 @@ class _Definer:
         return lambda i: function(*(operand(i) for operand in operands))
 
 
+def _from(tensor: te.Tensor, first: int) -> Value:
+    """``tensor`` as the part of a value that begins at ``first``."""
+    return lambda i: tensor[(i[0] - first if first else i[0], *i[1:])]
+
+
+def _box_of(array: np.ndarray, whole: Callable[[np.ndarray], np.ndarray], run: Run) -> np.ndarray:
+    """The run's part of a packed weight."""
+    box = (slice(run.first, run.last), *(slice(*extent) for extent in run.box))
+    return np.ascontiguousarray(whole(array)[box])
+
+
 def _sigmoid(x: Expr) -> Expr:
     one = tirx.const(1.0, "float32")
     return one / (one + tirx.exp(tirx.const(0.0, "float32") - x))
@@ -336,17 +409,6 @@ _FUNCTIONS: dict[str, Callable[..., Expr]] = {
     "sigmoid": _sigmoid,
     "nn.silu": _sigmoid,
 }
-
-
-def _clamped(index: Expr, extent: int) -> tuple[Expr, Expr]:
-    """The nearest index that there is, and 1.0 where that is ``index`` itself, else 0.0.
-
-    A tap outside of the map reads an element inside, with weight zero: one factor for a whole tile,
-    where a test at each read would be a branch.
-    """
-    inside = tirx.all(index >= 0, index < extent)
-    clamped = tirx.max(tirx.min(index, extent - 1), 0)
-    return clamped, tirx.Cast("float32", inside)
 
 
 def _padded(

@@ -8,6 +8,7 @@ from tvm import tirx
 
 from syncnas_tvm.schedule import packed_cpu, packed_gpu
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
+from syncnas_tvm.schedule.merge import merge
 from syncnas_tvm.schedule.packed import Definition, Lanes, conversion
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import Lane, Shape
@@ -45,11 +46,15 @@ class PackedSchedules:
         return Lanes(self.vector, columns, vectorised_exp=lane == "cpu")
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
-        """The definition's function, scheduled for ``lane``."""
-        function, family = definition.function, definition.family
+        """The definition's functions, scheduled for ``lane``, as one."""
+        family = definition.family
         if lane == "cpu":
-            return _final(packed_cpu.schedule(function, family, self.registers))
-        return _final(packed_gpu.schedule(function, family, self.accumulators))
+            parts = [packed_cpu.schedule(f, family, self.registers) for f in definition.functions]
+        else:
+            parts = [
+                packed_gpu.schedule(f, family, self.accumulators) for f in definition.functions
+            ]
+        return _final(merge(parts) if len(parts) > 1 else parts[0])
 
     def conversion(self, shape: Shape, lane: Lane, packing: bool) -> tirx.PrimFunc:
         """The kernel that changes the layout of an NCHW tensor of ``shape``."""

@@ -1,0 +1,88 @@
+"""The sums of the convolution families, as TE tensors in the packed layout.
+
+All give ``acc`` of shape ``[blocks, H, W, V]``. ``strides`` and ``dilation`` are of rows and columns.
+"""
+
+from __future__ import annotations
+
+from tvm import te, tirx
+from tvm.ir import Expr
+
+from syncnas_tvm.work import Shape
+
+Pair = tuple[int, int]
+
+
+def dense(
+    padded: te.Tensor, weight: te.Tensor, shape: Shape, strides: Pair, dilation: Pair, low: int
+) -> te.Tensor:
+    """A convolution over all input channels from step ``low`` on.
+
+    ``padded`` is ``[I/V, H, W, V]``; ``weight`` ``[blocks, I/S, kh, kw, S in, V out]`` for steps of
+    S input channels, S a divisor of V.
+    """
+    _, steps, kh, kw, step, vector = (int(n) for n in weight.shape)
+    per = vector // step
+    i, s = te.reduce_axis((0, steps), "i"), te.reduce_axis((0, step), "vi")
+    ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
+
+    def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+        row, column = y * strides[0] + ky * dilation[0], x * strides[1] + kx * dilation[1]
+        at = i + low if low else i
+        data = padded[at // per, row, column, at % per * step + s]
+        return te.sum(data * weight[o, i, ky, kx, s, c], axis=[i, ky, kx, s])
+
+    return te.compute(shape, value, name="acc")
+
+
+def stem(
+    padded: te.Tensor, weight: te.Tensor, shape: Shape, strides: Pair, dilation: Pair
+) -> te.Tensor:
+    """A convolution of an image, ``padded`` ``[1, I, H, W]``; weight ``[blocks, I, kh, kw, V]``."""
+    _, into, kh, kw, _ = (int(n) for n in weight.shape)
+    i = te.reduce_axis((0, into), "i")
+    ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
+
+    def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+        row, column = y * strides[0] + ky * dilation[0], x * strides[1] + kx * dilation[1]
+        return te.sum(padded[0, i, row, column] * weight[o, i, ky, kx, c], axis=[i, ky, kx])
+
+    return te.compute(shape, value, name="acc")
+
+
+def depthwise(
+    data: te.Tensor,
+    weight: te.Tensor,
+    shape: Shape,
+    strides: Pair,
+    dilation: Pair,
+    before: Pair,
+    first: int,
+) -> te.Tensor:
+    """A convolution of each channel with its own window; the first block reads block ``first``.
+
+    ``data`` is ``[C/V, H, W, V]`` and has ``before`` rows and columns of padding in front; ``weight``
+    ``[blocks, kh, kw, V]``.
+    """
+    _, height, width, _ = (int(n) for n in data.shape)
+    _, kh, kw, _ = (int(n) for n in weight.shape)
+    ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
+
+    def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+        row, in_row = _clamped(y * strides[0] + ky * dilation[0] - before[0], height)
+        column, in_column = _clamped(x * strides[1] + kx * dilation[1] - before[1], width)
+        tap = data[o + first if first else o, row, column, c]
+        return te.sum(tap * (weight[o, ky, kx, c] * in_row * in_column), axis=[ky, kx])
+
+    return te.compute(shape, value, name="acc")
+
+
+def _clamped(index: Expr, extent: int) -> tuple[Expr, Expr]:
+    """The nearest index that there is, and 1.0 where that is ``index`` itself, else 0.0.
+
+    A tap outside of the map reads an element inside, with weight zero: one factor for a whole tile,
+    where a test at each read would be a branch.
+    """
+    inside = tirx.all(index >= 0, index < extent)
+    clamped = tirx.max(tirx.min(index, extent - 1), 0)
+    return clamped, tirx.Cast("float32", inside)
