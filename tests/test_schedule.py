@@ -9,6 +9,7 @@ import graph_nets
 import numpy as np
 import pytest
 import tvm
+from assembly import assembly, hottest_loop
 from graph_nets import Net, graph_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from syncnas_tvm.graph.dataflow import shape_of
 from syncnas_tvm.graph.fusion import groups_of
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
-from syncnas_tvm.schedule import fast_math, packed_cpu, packed_gpu
+from syncnas_tvm.schedule import fast_math, packed_cpu, packed_tile
 from syncnas_tvm.schedule.layout import (
     input_step,
     is_packable,
@@ -232,20 +233,24 @@ def test_every_kernel_is_scheduled_for_its_lane() -> None:
 positive = st.integers(1, 300)
 
 
-@given(positive, positive, st.sampled_from([16, 32]))
-def test_cpu_tiles_fit_the_registers(width: int, blocks: int, registers: int) -> None:
-    pixels, channels = packed_cpu.tile_of(width, blocks, registers)
-    assert width % pixels == 0
-    assert blocks % channels == 0
-    assert pixels * channels <= registers * 3 // 4
-
-
-@given(positive, positive, st.sampled_from([8, 12, 24]))
-def test_gpu_tiles_fit_the_accumulators(width: int, blocks: int, accumulators: int) -> None:
-    pixels, channels = packed_gpu.tile_of(width, blocks, accumulators)
+@given(positive, positive, st.sampled_from([8, 12, 16, 24]))
+def test_tiles_fit_the_accumulators(width: int, blocks: int, accumulators: int) -> None:
+    pixels, channels = packed_tile.tile_of(width, blocks, accumulators)
     assert width % pixels == 0
     assert blocks % channels == 0
     assert pixels * channels <= accumulators
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "size"), [(160, 960, 7), (96, 576, 14), (24, 144, 28), (40, 240, 13)]
+)
+def test_pointwise_on_neon(channels: int, out: int, size: int) -> None:
+    """Compiled for a Cortex-A72, the loop multiplies and adds in one step and leaves the stack alone."""
+    graph = graph_of(lambda n, x: n.relu6(n.conv(x, out)), channels=channels, size=size)
+    (group,) = groups_of(graph.function(graph.names[0]), "cpu")
+    loop = hottest_loop(assembly(group, load_target("rk3399")))
+    assert loop.fused >= 28
+    assert (loop.unfused, loop.spills) == (0, 0)
 
 
 # The layout.

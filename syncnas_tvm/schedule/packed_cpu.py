@@ -1,7 +1,7 @@
 """Schedules of packed kernels on the CPU lane.
 
-Tiles follow from the target alone: ``vector`` floats in a register, ``registers`` of them. The
-accumulators of a tile (pixels by channel vectors) stay in registers while the reduction runs.
+Tiles follow from the target alone: the accumulators of a tile (pixels by channel vectors) stay in
+registers while the reduction runs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,7 @@ from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
 from syncnas_tvm.schedule.packed import Family
 
 
-def tile_of(width: int, channel_blocks: int, registers: int) -> tuple[int, int]:
-    """Pixels and channel vectors of a tile: as many accumulators as leave registers for operands."""
-    return packed_tile.tile_of(width, channel_blocks, registers * 3 // 4)
-
-
-def schedule(function: tirx.PrimFunc, family: Family, registers: int) -> tirx.PrimFunc:
+def schedule(function: tirx.PrimFunc, family: Family, accumulators: int) -> tirx.PrimFunc:
     """``function`` with tiles, vectors and parallel loops."""
     sch = s_tir.Schedule(function.with_attr("global_symbol", "main"))
     if family == "elementwise":
@@ -28,7 +23,7 @@ def schedule(function: tirx.PrimFunc, family: Family, registers: int) -> tirx.Pr
     elif family == "matmul":
         _matmul(sch)
     else:
-        _tiled(sch, family, registers)
+        _tiled(sch, family, accumulators)
     return sch.mod["main"]
 
 
@@ -77,12 +72,12 @@ def _matmul(sch: s_tir.Schedule) -> None:
     sch.vectorize(lane)
 
 
-def _tiled(sch: s_tir.Schedule, family: Family, registers: int) -> None:
+def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     o, y, x, v = sch.get_loops(out)
     block_count, width = (int(sch.get(loop).extent) for loop in (o, x))
     dense = family in ("dense", "stem")
-    pixels, channels = tile_of(width, block_count if dense else 1, registers)
+    pixels, channels = packed_tile.tile_of(width, block_count if dense else 1, accumulators)
     if not dense:
         pixels = largest_divisor(width, 7) if width > 7 and width % 7 == 0 else pixels
     o_out, o_in = sch.split(o, [None, channels])

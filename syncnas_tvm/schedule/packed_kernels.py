@@ -15,6 +15,7 @@ from syncnas_tvm.work import Lane, Shape
 
 # TVM's operator pattern of a kernel that nothing may be fused into.
 OPAQUE = 8
+NEON_VECTOR = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class PackedSchedules:
         accumulators = registers * 3 // 4 if target.is_host else 8
         return PackedSchedules(target.vector_lanes, registers, accumulators)
 
+    @property
+    def cpu_accumulators(self) -> int:
+        """Accumulators of a CPU tile: as many as leave registers for operands.
+
+        x86 multiplies with an input that it broadcasts from memory; NEON loads inputs into registers
+        first, and 21 accumulators spill.
+        """
+        return self.registers * 3 // 4 if self.vector > NEON_VECTOR else self.registers // 2
+
     def machine(self, lane: Lane) -> Lanes:
         """What a definition has to know of ``lane``."""
         columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
@@ -49,7 +59,9 @@ class PackedSchedules:
         """The definition's functions, scheduled for ``lane``, as one."""
         family = definition.family
         if lane == "cpu":
-            parts = [packed_cpu.schedule(f, family, self.registers) for f in definition.functions]
+            parts = [
+                packed_cpu.schedule(f, family, self.cpu_accumulators) for f in definition.functions
+            ]
         else:
             parts = [
                 packed_gpu.schedule(f, family, self.accumulators) for f in definition.functions
