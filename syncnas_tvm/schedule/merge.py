@@ -47,7 +47,7 @@ def merge(functions: Sequence[tirx.PrimFunc]) -> tirx.PrimFunc:
     params = [tirx.decl_buffer(p.ty.shape, "float32", f"b{i}") for i, p in enumerate(model)]
     parts = [_part(function, params, i) for i, function in enumerate(functions)]
     root = s_tir.SBlock([], [], [], "root", tirx.SeqStmt(parts))
-    return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, root))
+    return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, root), attrs=functions[0].attrs)
 
 
 def _part(function: tirx.PrimFunc, params: Sequence[tirx.Var], number: int) -> s_tir.SBlockRealize:
