@@ -36,7 +36,7 @@ def make_parser() -> Parser:
     parser = Parser(
         "compile",
         "Compile an ONNX model for the CPU and the GPU of one chip, which then run it together.",
-        "the decision for every region",
+        "the decision for every region, and the kernels that no schedule rule knows,",
     )
     parser.add_model_arguments()
     parser.add_argument(
@@ -180,10 +180,11 @@ def _write_trace(path: Path, folder: Path) -> None:
 
 
 def _print(command: Command, result: CompileResult) -> None:
-    from syncnas_tvm.report import compile_summary, plan_table
+    from syncnas_tvm.report import compile_summary, fallback_table, plan_table
 
     if command.options.verbose:
         command.print(plan_table(result.plan) + "\n")
+        command.print(fallback_table(result.fallbacks) + "\n")
     command.print(compile_summary(result))
     if command.options.trace is not None:
         command.print(f"trace   {command.options.trace}")

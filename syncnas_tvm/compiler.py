@@ -17,6 +17,7 @@ from syncnas_tvm.artifact import Manifest
 from syncnas_tvm.candidates import decision_space
 from syncnas_tvm.cost_models import CostModel, Roofline
 from syncnas_tvm.errors import BuildError, InputError, SyncNASError, error_line
+from syncnas_tvm.fallback import Fallback, fallbacks
 from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.host_costs import measured_costs, measured_table
@@ -71,6 +72,7 @@ class CompileResult:
     graph: RegionGraph
     choice: Choice
     latency_us: dict[str, Latency]
+    fallbacks: tuple[Fallback, ...] = ()
     deviation: Deviation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -100,6 +102,7 @@ class CompileResult:
             "reason": self.choice.reason,
             "syncs": self.syncs,
             "latency_us": {name: vars(latency) for name, latency in self.latency_us.items()},
+            "fallbacks": [vars(fallback) for fallback in self.fallbacks],
             "max_abs_error": self.deviation.max_abs if self.deviation else None,
             "max_rel_error": self.deviation.max_rel if self.deviation else None,
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
@@ -171,6 +174,7 @@ def compile_onnx(
     with _folder_for(folder) as aside:
         with job.stage("build"):
             manifest = job.build(imported, graph, choice, aside)
+            result.fallbacks = fallbacks(apply_plan(graph, choice.plan), job.target, table)
         timelines = {"predicted": choice.timeline}
         executable = None  # loaded once, by the first stage that runs it
         if on_host if verify is None else verify:

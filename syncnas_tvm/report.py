@@ -9,6 +9,7 @@ from syncnas_tvm.plan import Plan
 
 if TYPE_CHECKING:
     from syncnas_tvm.compiler import CompileResult
+    from syncnas_tvm.fallback import Fallback
     from syncnas_tvm.graph.region_graph import Region
     from syncnas_tvm.work import Shape
 
@@ -76,6 +77,15 @@ def plan_table(plan: Plan) -> str:
         for decision in plan.decisions
     ]
     return table(("region", "rule", "parameters"), rows, left=3)
+
+
+def fallback_table(fallbacks: Sequence[Fallback]) -> str:
+    """The kernels that no schedule rule knows, with their share of the predicted time."""
+    if not fallbacks:
+        return "every kernel has a schedule rule"
+    rows = [(f.node, f.op, f.lane, f"{f.latency_us:.1f} us", f"{f.share:.1%}") for f in fallbacks]
+    headers = ("kernel without a schedule rule", "operator", "lane", "predicted", "share")
+    return table(headers, rows, left=3)
 
 
 def region_table(regions: Sequence[Region], variants: Sequence[dict[str, int]]) -> str:

@@ -62,6 +62,7 @@ def test_a_plan_is_replayed_and_told_to_people(shell, compiled, image):
         "GPU lane",
         "both lanes *",
         "ChannelSplit",
+        "every kernel has a schedule rule",
         "the plan that was given",
     ):
         assert words in done.stdout
