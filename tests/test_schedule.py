@@ -92,6 +92,8 @@ KERNELS: dict[str, tuple[Body, dict[str, int]]] = {
     "pointwise on a prime side": (lambda n, x: n.conv(x, 48), {"channels": 16, "size": 13}),
     "stem": (lambda n, x: n.relu6(n.conv(x, 24, 3, 2)), {"channels": 3, "size": 17}),
     "dense 3x3": (lambda n, x: n.relu(n.conv(x, 20, 3)), {"channels": 12, "size": 9}),
+    "winograd": (lambda n, x: n.relu(n.conv(x, 48, 3)), {"channels": 32, "size": 12}),
+    "winograd, odd sizes": (lambda n, x: n.basic(x, 37, 1), {"channels": 37, "size": 9}),
     "dense 7x7, stride 2": (lambda n, x: n.conv(x, 17, 7, 2), {"channels": 6, "size": 10}),
     "dilated, uneven padding": (dilated, {"channels": 5, "size": 9}),
     "depthwise 3x3": (lambda n, x: n.relu6(n.depthwise(x)), {"channels": 22, "size": 14}),

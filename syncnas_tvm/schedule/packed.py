@@ -18,7 +18,7 @@ from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
-from syncnas_tvm.schedule import convolutions, fast_math
+from syncnas_tvm.schedule import convolutions, fast_math, winograd
 from syncnas_tvm.schedule.layout import (
     blocks,
     input_step,
@@ -31,10 +31,12 @@ from syncnas_tvm.schedule.layout import (
     packed_shape,
 )
 from syncnas_tvm.schedule.merge import redirect
-from syncnas_tvm.schedule.zeros import Run, runs
+from syncnas_tvm.schedule.zeros import Run, runs, share
 from syncnas_tvm.work import Shape
 
-Family = Literal["dense", "stem", "depthwise", "reduce", "pool", "elementwise", "matmul"]
+Family = Literal[
+    "dense", "winograd", "stem", "depthwise", "reduce", "pool", "elementwise", "matmul"
+]
 Index = tuple[Expr, ...]
 Value = Callable[[Index], Expr]
 Pack = Callable[[np.ndarray], np.ndarray]
@@ -46,12 +48,14 @@ class Lanes:
     """What a definition has to know of the lane: ``vector`` floats are a packed group of channels,
     ``columns`` vectors of a dense layer's outputs are computed together.
 
-    ``vectorised_exp`` chooses a polynomial over the target's own ``exp``.
+    ``vectorised_exp`` chooses a polynomial over the target's own ``exp``; ``winograd`` allows that
+    algorithm.
     """
 
     vector: int
     columns: int
     vectorised_exp: bool
+    winograd: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +215,7 @@ class _Definer:
         if groups == 1 and not is_packable(shape, "float32"):
             return self._stem(node)
         if groups == 1:
-            return self._dense(node)
+            return self._winograd(node) if self._takes_winograd(node) else self._dense(node)
         if into == 1 and groups == out == shape[1] and is_packable(shape, "float32"):
             return self._depthwise(node)
         raise _Unsupported
@@ -231,6 +235,34 @@ class _Definer:
             acc = convolutions.dense(padded, w, shape, window.strides, window.dilation, low)
             self._parts.append(_Part(run.first, run.last, _from(acc, run.first)))
         return "dense"
+
+    def _takes_winograd(self, node: Node) -> bool:
+        window, weight = _Window.of(node), node.operands[1]
+        out, into, *kernel = shape_of(weight)
+        return (
+            self._machine.winograd
+            and kernel == [3, 3]
+            and window.strides == window.dilation == (1, 1)
+            and min(out, into) >= winograd.MIN_CHANNELS
+            and min(node.shape[2:]) >= winograd.TILE
+            and share(weight.value.numpy()) == 1.0  # type: ignore[attr-defined]
+        )
+
+    def _winograd(self, node: Node) -> Family:
+        data, weight = node.operands
+        v, (top, left, _, _) = self._vector, _Window.of(node).pads
+        rows, columns = winograd.tiles(node.shape)
+        height, width = shape_of(data)[2:]
+        # The tiles may reach further than the padding says.
+        bottom = winograd.OUT * rows + 2 - top - height
+        right = winograd.OUT * columns + 2 - left - width
+        padded = _padded(self._map(data), (top, left, bottom, right), 1)
+        blocks_out, blocks_in = blocks(node.shape[1], v), blocks(shape_of(data)[1], v)
+        size = (blocks_out, winograd.TILE, winograd.TILE, blocks_in, v, v)
+        w = self._placeholder(weight, size, False, partial(winograd.pack_weight, vector=v))
+        sums = winograd.multiply(winograd.transform_input(padded, rows, columns), w)
+        self._values[node.var] = partial(winograd.transform_output, sums)
+        return "winograd"
 
     def _stem(self, node: Node) -> Family:
         data, weight = node.operands

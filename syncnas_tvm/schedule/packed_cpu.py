@@ -11,9 +11,15 @@ from tvm import s_tir, tirx
 from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
 from syncnas_tvm.schedule.packed import Family
+from syncnas_tvm.schedule.winograd import OUT, TILE
+
+# Bytes of transformed inputs that are kept: half of a second-level cache.
+WORKING_SET = 512 << 10
 
 
-def schedule(function: tirx.PrimFunc, family: Family, accumulators: int) -> tirx.PrimFunc:
+def schedule(
+    function: tirx.PrimFunc, family: Family, accumulators: int, threads: int
+) -> tirx.PrimFunc:
     """``function`` with tiles, vectors and parallel loops."""
     sch = s_tir.Schedule(function.with_attr("global_symbol", "main"))
     if family == "elementwise":
@@ -22,6 +28,8 @@ def schedule(function: tirx.PrimFunc, family: Family, accumulators: int) -> tirx
         _reduce(sch)
     elif family == "matmul":
         _matmul(sch)
+    elif family == "winograd":
+        _winograd(sch, accumulators, threads)
     else:
         _tiled(sch, family, accumulators)
     return sch.mod["main"]
@@ -72,7 +80,51 @@ def _matmul(sch: s_tir.Schedule) -> None:
     sch.vectorize(lane)
 
 
-def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
+def _winograd(sch: s_tir.Schedule, accumulators: int, threads: int) -> None:
+    """Rows of tiles in groups: what is transformed stays in the cache while it is multiplied."""
+    data, acc, out = (sch.get_sblock(name) for name in ("data", "acc", "out"))
+    _pad(sch, "dense")
+    total = sch.cache_write(acc, 0, "local")
+    o, y, x, v = sch.get_loops(out)
+    *_, block_count, rows, columns, vector = (int(sch.get(n).extent) for n in sch.get_loops(total))
+    into = int(sch.get(sch.get_loops(data)[2]).extent)
+    row_floats = TILE * TILE * into * columns * vector
+    at_most = min(WORKING_SET // (4 * row_floats), rows // threads)
+    group = largest_divisor(rows, max(1, at_most))
+    pixels, channels = packed_tile.tile_of(columns, block_count, accumulators)
+    y_out, y_in, y_two = sch.split(y, [None, group, OUT])
+    x_out, x_two = sch.split(x, [None, OUT])
+    o_out, o_in = sch.split(o, [None, channels])
+    sch.reorder(y_out, o_out, o_in, y_in, x_out, y_two, x_two, v)
+    sch.parallel(y_out)
+    # The sums of a group of output channels, then their outputs.
+    sch.compute_at(total, o_out, preserve_unit_loops=True)
+    xi, nu, to, ty, tx, tv = list(sch.get_loops(total))[2:]
+    tx_out, tx_in = sch.split(tx, [None, pixels])
+    sch.reorder(xi, nu, ty, tx_out, to, tx_in, tv)
+    sch.compute_at(acc, tx_out, preserve_unit_loops=True)
+    outside = len(sch.get_loops(acc)) - 8
+    _, _, ao, _, ax, lane, i, vi = list(sch.get_loops(acc))[outside:]
+    sch.reorder(i, vi, ax, ao, lane)
+    for loop in (ax, ao, to, tx_in, y_two, x_two):
+        sch.unroll(loop)
+    for loop in (lane, tv, v):
+        sch.vectorize(loop)
+    init = sch.decompose_reduction(acc, i)
+    *tile, lane = list(sch.get_loops(init))[outside:]
+    sch.vectorize(lane)
+    for loop in tile:
+        sch.unroll(loop)
+    # The inputs of a group of rows, transformed once for all output channels.
+    sch.compute_at(data, y_out, preserve_unit_loops=True)
+    dxi, dnu, di, dy, dx, dv = list(sch.get_loops(data))[1:]
+    sch.reorder(di, dy, dx, dxi, dnu, dv)
+    sch.unroll(dxi)
+    sch.unroll(dnu)
+    sch.vectorize(dv)
+
+
+def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int, threads: int) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     o, y, x, v = sch.get_loops(out)
     block_count, width = (int(sch.get(loop).extent) for loop in (o, x))

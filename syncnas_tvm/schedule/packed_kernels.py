@@ -23,12 +23,13 @@ class PackedSchedules:
     """Schedules packed kernels for a target.
 
     ``vector`` floats are a packed group of channels; ``registers`` the CPU's vector registers;
-    ``accumulators`` the vectors that a GPU work item keeps.
+    ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane.
     """
 
     vector: int
     registers: int
     accumulators: int
+    threads: int = 1
 
     @staticmethod
     def of(target: Target) -> PackedSchedules:
@@ -39,7 +40,7 @@ class PackedSchedules:
         """
         registers = 16 if target.vector_lanes == 8 else 32
         accumulators = registers * 3 // 4 if target.is_host else 8
-        return PackedSchedules(target.vector_lanes, registers, accumulators)
+        return PackedSchedules(target.vector_lanes, registers, accumulators, target.cpu_threads)
 
     @property
     def cpu_accumulators(self) -> int:
@@ -53,14 +54,16 @@ class PackedSchedules:
     def machine(self, lane: Lane) -> Lanes:
         """What a definition has to know of ``lane``."""
         columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
-        return Lanes(self.vector, columns, vectorised_exp=lane == "cpu")
+        on_cpu = lane == "cpu"
+        return Lanes(self.vector, columns, vectorised_exp=on_cpu, winograd=on_cpu)
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""
         family = definition.family
         if lane == "cpu":
             parts = [
-                packed_cpu.schedule(f, family, self.cpu_accumulators) for f in definition.functions
+                packed_cpu.schedule(f, family, self.cpu_accumulators, self.threads)
+                for f in definition.functions
             ]
         else:
             parts = [
