@@ -124,7 +124,7 @@ def _winograd(sch: s_tir.Schedule, accumulators: int, threads: int) -> None:
     sch.vectorize(dv)
 
 
-def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int, threads: int) -> None:
+def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     o, y, x, v = sch.get_loops(out)
     block_count, width = (int(sch.get(loop).extent) for loop in (o, x))
