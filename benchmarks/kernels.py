@@ -6,6 +6,9 @@ The peak is measured with a loop of fused multiply-adds on registers, in the sam
 are timed as a network runs them: one call of each in turn, so with cold weights. GFLOP/s count what a
 direct convolution does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is the GPU lane's OpenCL). ``lost`` is the time, summed over the networks' kernels,
 that would be saved if every kernel of the kind ran at the peak.
+
+``--onnxruntime`` compares the depthwise convolutions, activations included, with what onnxruntime's own
+profiler says of its.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ os.environ.setdefault("SYNCNAS_CPU_THREADS", "1")
 import numpy as np
 import tvm
 import zoo
+from ort_kernels import convolution_times, key
 from tvm import s_tir, te, tirx
 
 from syncnas_tvm.candidates import decision_space
@@ -110,6 +114,26 @@ def row_of(t: KernelTime, counts: dict[str, Counter[Kernel]], peak: float) -> di
     }
 
 
+def against_onnxruntime(times: list[KernelTime], counts: dict[str, Counter[Kernel]]) -> str:
+    """A table of the depthwise convolutions, ours beside onnxruntime's, the slowest ratio first."""
+    theirs = {name: convolution_times(zoo.export(name, size=224)) for name in counts}
+    rows = []
+    for t in times:
+        if not t.kernel.is_depthwise:
+            continue
+        weight, out = t.kernel.shapes[1], t.kernel.out_shape
+        for name, count in counts.items():
+            us = theirs[name].get(key(out[1], weight, out))
+            if count[t.kernel] and us is not None:
+                rows.append((us / t.latency_us, name, t, us))
+    lines = ["| network | kernel | us | onnxruntime us | times as fast |", "|---" * 5 + "|"]
+    for ratio, name, t, us in sorted(rows, key=lambda row: row[0]):
+        lines.append(
+            f"| {name} | {describe(t.kernel)} | {t.latency_us:.1f} | {us:.0f} | {ratio:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def summary(rows: list[dict], names: list[str], peak: float) -> str:
     """One line per kind over all networks, then one per network."""
     lines = [
@@ -153,6 +177,7 @@ def main() -> None:
     parser.add_argument(
         "--all", action="store_true", help="print every kernel, slowest share first"
     )
+    parser.add_argument("--onnxruntime", action="store_true", help="compare depthwise kernels")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args()
@@ -173,6 +198,8 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps({"peak_gflops": peak, "kernels": rows}, indent=2))
     print(summary(rows, chosen, peak))
+    if options.onnxruntime:
+        print("\n" + against_onnxruntime(times, counts))
     if options.all:
         print("\n| kernel | us | GFLOP/s | share | uses |\n|---|---|---|---|---|")
         for row in sorted(rows, key=lambda r: (r["kind"], r["share"])):
