@@ -101,10 +101,16 @@ def describe(kernel: Kernel) -> str:
     return f"{kernel.op} {shapes} {strides} {'+'.join(e.op for e in kernel.epilogue)}"
 
 
+def _kind(kernel: Kernel) -> str:
+    """The kernel's kind; a convolution of one pixel reads each weight once, so memory is its limit."""
+    kind = kind_of(kernel)
+    return "one pixel" if kind == "pointwise" and kernel.out_shape[2:] == (1, 1) else kind
+
+
 def row_of(t: KernelTime, counts: dict[str, Counter[Kernel]], peak: float) -> dict[str, object]:
     gflops = t.kernel.flops / t.latency_us / 1e3
     return {
-        "kind": kind_of(t.kernel),
+        "kind": _kind(t.kernel),
         "kernel": describe(t.kernel),
         "latency_us": t.latency_us,
         "noise_us": t.noise_us,
