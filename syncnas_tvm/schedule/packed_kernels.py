@@ -47,9 +47,9 @@ class PackedSchedules:
         """Accumulators of a CPU tile: as many as leave registers for operands.
 
         x86 multiplies with an input that it broadcasts from memory; NEON loads inputs into registers
-        first, and 21 accumulators spill.
+        first, and with 16 accumulators or more some kernels spill.
         """
-        return self.registers * 3 // 4 if self.vector > NEON_VECTOR else self.registers // 2
+        return self.registers * 3 // 4 if self.vector > NEON_VECTOR else self.registers // 2 - 2
 
     def machine(self, lane: Lane) -> Lanes:
         """What a definition has to know of ``lane``."""

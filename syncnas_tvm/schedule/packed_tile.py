@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from tvm import s_tir
 
-from syncnas_tvm.schedule.blocks import largest_divisor
-
 MAX_PIXELS = 14
+MAX_CHANNELS = 3
 
 
 def tile_of(width: int, channel_blocks: int, accumulators: int) -> tuple[int, int]:
-    """Pixels and channel vectors of a tile, ``accumulators`` vectors at most."""
-    pixels = largest_divisor(width, min(MAX_PIXELS, accumulators))
-    if pixels == 1 and width <= accumulators:
-        pixels = width
-    channels = next(
-        (c for c in (3, 2) if channel_blocks % c == 0 and c * pixels <= accumulators), 1
-    )
-    return pixels, channels
+    """Pixels and channel vectors of a tile, ``accumulators`` vectors at most.
+
+    Of the tiles that divide the map, the one that loads least for its multiply-adds: a step of the
+    reduction loads an input per pixel and a weight per channel vector, and multiplies all pairs.
+    """
+    pixels = {p for p in range(1, min(MAX_PIXELS, accumulators) + 1) if width % p == 0}
+    if len(pixels) == 1 and width <= accumulators:
+        pixels.add(width)  # a prime width is one tile
+    fitting = [
+        (p, c)
+        for p in pixels
+        for c in range(1, MAX_CHANNELS + 1)
+        if channel_blocks % c == 0 and p * c <= accumulators
+    ]
+    return max(fitting, key=lambda tile: (tile[0] * tile[1] / sum(tile), tile[0]))
 
 
 def accumulate(
