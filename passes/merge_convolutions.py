@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from syncnas_tvm.passes._dataflow import Rewriter, const, constant, op_name, shape_of
-from syncnas_tvm.passes.slices import channel_slice
+from syncnas_tvm.passes._slices import channel_slice
 
 
 @tvm.transform.module_pass(opt_level=0, name="MergeConvolutions")

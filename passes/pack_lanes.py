@@ -132,7 +132,7 @@ class _FunctionPacker:
 
     def _argument(self, operand: Operand) -> relax.Expr:
         if is_constant(operand.value):
-            return relax.const(operand.pack(operand.value.value.numpy()))  # type: ignore[attr-defined]
+            return relax.const(operand.pack())
         return self._packed(operand.value) if operand.packed else self._plain(operand.value)
 
     def _plain_nodes(self, nodes: Sequence[Node]) -> None:

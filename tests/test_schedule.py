@@ -20,6 +20,7 @@ from syncnas_tvm.graph.fusion import groups_of
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.schedule import fast_math, packed_cpu, packed_tile
+from syncnas_tvm.schedule.conversion import conversion
 from syncnas_tvm.schedule.layout import (
     input_step,
     is_packable,
@@ -29,7 +30,7 @@ from syncnas_tvm.schedule.layout import (
     pack_stem_weight,
     packed_shape,
 )
-from syncnas_tvm.schedule.packed import Lanes, conversion, define
+from syncnas_tvm.schedule.packed import Machine, define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import load_target
 
@@ -189,7 +190,7 @@ def test_families(name: str, families: list[str | None]) -> None:
     body, net = KERNELS[name]
     graph = graph_of(body, **net)
     groups = [g for region in graph.names for g in groups_of(graph.function(region), "cpu")]
-    found = [define(group, Lanes(8, 4, vectorised_exp=True)) for group in groups]
+    found = [define(group, Machine(8, 4, vectorised_exp=True)) for group in groups]
     assert [d and d.family for d in found] == families
 
 
@@ -207,7 +208,7 @@ def test_structural_zeros_are_left_out(name: str, parts: int, share: float) -> N
     body, net = KERNELS[name]
     graph = graph_of(body, **net)
     (group,) = groups_of(graph.function(graph.names[0]), "cpu")
-    definition = define(group, Lanes(8, 4, vectorised_exp=True))
+    definition = define(group, Machine(8, 4, vectorised_exp=True))
     assert len(definition.functions) == parts
     # Without it the inner loops load everything twice.
     assert PackedSchedules(8, 16, 8).kernel(definition, "cpu").attrs["tirx.noalias"]
@@ -222,7 +223,7 @@ def test_every_kernel_is_scheduled_for_its_lane() -> None:
     (group,) = groups_of(graph.function("r0"), "cpu")
     schedules = PackedSchedules(8, 16, 8)
     source = {
-        lane: schedules.kernel(define(group, Lanes(8, 4, vectorised_exp=True)), lane).script()
+        lane: schedules.kernel(define(group, Machine(8, 4, vectorised_exp=True)), lane).script()
         for lane in ("cpu", "gpu")
     }
     assert all("T.vectorized" in text for text in source.values())

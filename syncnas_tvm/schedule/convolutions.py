@@ -86,3 +86,28 @@ def _clamped(index: Expr, extent: int) -> tuple[Expr, Expr]:
     inside = tirx.all(index >= 0, index < extent)
     clamped = tirx.max(tirx.min(index, extent - 1), 0)
     return clamped, tirx.Cast("float32", inside)
+
+
+def pad(
+    tensor: te.Tensor, pads: tuple[int, int, int, int], first: int, fill: Expr | None = None
+) -> te.Tensor:
+    """``tensor`` with its dimensions ``first`` and ``first + 1`` padded."""
+    top, left, bottom, right = pads
+    if not any(pads):
+        return tensor
+    shape = [int(n) for n in tensor.shape]
+    height, width = shape[first], shape[first + 1]
+    shape[first] += top + bottom
+    shape[first + 1] += left + right
+
+    def value(*index: Expr) -> Expr:
+        y, x = index[first], index[first + 1]
+        inside = [y >= top, y < top + height, x >= left, x < left + width]
+        source = [*index[:first], y - top, x - left, *index[first + 2 :]]
+        return tirx.if_then_else(
+            tirx.all(*inside),
+            tensor[tuple(source)],
+            tirx.const(0.0, "float32") if fill is None else fill,
+        )
+
+    return te.compute(shape, value, name="pad")

@@ -18,7 +18,7 @@ from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
-from syncnas_tvm.schedule import convolutions, fast_math, winograd
+from syncnas_tvm.schedule import convolutions, elementwise, fast_math, winograd
 from syncnas_tvm.schedule.layout import (
     blocks,
     input_step,
@@ -39,12 +39,12 @@ Family = Literal[
 ]
 Index = tuple[Expr, ...]
 Value = Callable[[Index], Expr]
-Pack = Callable[[np.ndarray], np.ndarray]
+Pack = Callable[[], np.ndarray]
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Lanes:
+class Machine:
     """What a definition has to know of the lane: ``vector`` floats are a packed group of channels,
     ``columns`` vectors of a dense layer's outputs are computed together.
 
@@ -60,11 +60,11 @@ class Lanes:
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """A value that a kernel reads: ``packed`` or as it is; a constant is rearranged by ``pack``."""
+    """A value that a kernel reads: ``packed`` or as it is; ``pack`` makes what a constant becomes."""
 
     value: relax.Expr
     packed: bool
-    pack: Pack
+    pack: Pack | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Definition:
     packed: bool = True
 
 
-def define(group: Group, machine: Lanes) -> Definition | None:
+def define(group: Group, machine: Machine) -> Definition | None:
     """The packed definition of ``group``; None where one of its operators has none."""
     return _Definer(group, machine).define()
 
@@ -113,7 +113,7 @@ class _Part:
 
 
 class _Definer:
-    def __init__(self, group: Group, machine: Lanes) -> None:
+    def __init__(self, group: Group, machine: Machine) -> None:
         self._group = group
         self._machine = machine
         self._vector = machine.vector
@@ -172,7 +172,7 @@ class _Definer:
         raise _Unsupported
 
     def _placeholder(
-        self, operand: relax.Expr, shape: Shape, packed: bool, pack: Pack = np.asarray
+        self, operand: relax.Expr, shape: Shape, packed: bool, pack: Pack | None = None
     ) -> te.Tensor:
         tensor = te.placeholder(shape, "float32", name=f"a{len(self._tensors)}")
         self._operands.append(Operand(operand, packed, pack))
@@ -192,7 +192,7 @@ class _Definer:
         columns = min(self._machine.columns, blocks(node.shape[1], v))
         groups = blocks(node.shape[1], columns * v)
         a = self._placeholder(data, (rows, depth), False)
-        packing = partial(pack_matrix, columns=columns, vector=v)
+        packing = partial(pack_matrix, _array(weight), columns, v)
         w = self._placeholder(weight, (groups, depth, columns, v), False, packing)
         k = te.reduce_axis((0, depth), "k")
         acc = te.compute(
@@ -224,11 +224,11 @@ class _Definer:
         data, weight = node.operands
         v, window = self._vector, _Window.of(node)
         step = input_step(shape_of(weight)[1], v)
-        padded = _padded(self._map(data), window.pads, 1)
-        whole = partial(pack_dense_weight, vector=v, step=step)
-        for run in runs((whole(weight.value.numpy()) != 0).any(axis=(2, 3, 4, 5))):  # type: ignore[attr-defined]
+        padded = convolutions.pad(self._map(data), window.pads, 1)
+        whole = pack_dense_weight(_array(weight), v, step)
+        for run in runs((whole != 0).any(axis=(2, 3, 4, 5))):
             ((low, high),), count = run.box, run.last - run.first
-            packing = partial(_box_of, whole=whole, run=run)
+            packing = partial(_box_of, whole, run)
             size = (count, high - low, *shape_of(weight)[2:], step, v)
             w = self._placeholder(weight, size, False, packing)
             shape = (count, *packed_shape(node.shape, v)[1:])
@@ -245,7 +245,7 @@ class _Definer:
             and window.strides == window.dilation == (1, 1)
             and min(out, into) >= winograd.MIN_CHANNELS
             and min(node.shape[2:]) >= winograd.TILE
-            and share(weight.value.numpy()) == 1.0  # type: ignore[attr-defined]
+            and share(_array(weight)) == 1.0
         )
 
     def _winograd(self, node: Node) -> Family:
@@ -256,10 +256,11 @@ class _Definer:
         # The tiles may reach further than the padding says.
         bottom = winograd.OUT * rows + 2 - top - height
         right = winograd.OUT * columns + 2 - left - width
-        padded = _padded(self._map(data), (top, left, bottom, right), 1)
+        padded = convolutions.pad(self._map(data), (top, left, bottom, right), 1)
         blocks_out, blocks_in = blocks(node.shape[1], v), blocks(shape_of(data)[1], v)
         size = (blocks_out, winograd.TILE, winograd.TILE, blocks_in, v, v)
-        w = self._placeholder(weight, size, False, partial(winograd.pack_weight, vector=v))
+        packing = partial(winograd.pack_weight, _array(weight), v)
+        w = self._placeholder(weight, size, False, packing)
         sums = winograd.multiply(winograd.transform_input(padded, rows, columns), w)
         self._values[node.var] = partial(winograd.transform_output, sums)
         return "winograd"
@@ -267,8 +268,8 @@ class _Definer:
     def _stem(self, node: Node) -> Family:
         data, weight = node.operands
         v, window, shape = self._vector, _Window.of(node), packed_shape(node.shape, self._vector)
-        padded = _padded(self._placeholder(data, shape_of(data), False), window.pads, 2)
-        packing = partial(pack_stem_weight, vector=v)
+        padded = convolutions.pad(self._placeholder(data, shape_of(data), False), window.pads, 2)
+        packing = partial(pack_stem_weight, _array(weight), v)
         w = self._placeholder(weight, (shape[0], *shape_of(weight)[1:], v), False, packing)
         acc = convolutions.stem(padded, w, shape, window.strides, window.dilation)
         self._values[node.var] = lambda index: acc[index]
@@ -278,10 +279,10 @@ class _Definer:
         data, weight = node.operands
         v, window = self._vector, _Window.of(node)
         a = self._map(data)
-        whole = partial(pack_depthwise_weight, vector=v)
-        for run in runs((whole(weight.value.numpy()) != 0).any(axis=3)):  # type: ignore[attr-defined]
+        whole = pack_depthwise_weight(_array(weight), v)
+        for run in runs((whole != 0).any(axis=3)):
             (rows, columns), count = run.box, run.last - run.first
-            packing = partial(_box_of, whole=whole, run=run)
+            packing = partial(_box_of, whole, run)
             size = (count, rows[1] - rows[0], columns[1] - columns[0], v)
             w = self._placeholder(weight, size, False, packing)
             before = (
@@ -350,7 +351,7 @@ class _Definer:
         # With ceil_mode a window may reach further than the padding says: pad as far as it reads.
         bottom = max(0, (node.shape[2] - 1) * sh + kh - top - shape[2])
         right = max(0, (node.shape[3] - 1) * sw + kw - left - shape[3])
-        p = _padded(a, (top, left, bottom, right), 1, tirx.min_value("float32"))
+        p = convolutions.pad(a, (top, left, bottom, right), 1, tirx.min_value("float32"))
         acc = te.compute(
             packed_shape(node.shape, self._vector),
             lambda o, y, x, v: te.max(p[o, y * sh + ky, x * sw + kx, v], axis=[ky, kx]),
@@ -365,7 +366,7 @@ class _Definer:
             return self._values[operand]
         own = shape_of(operand)
         if is_constant(operand) and all(n == 1 for n in own):
-            value = tirx.const(float(operand.value.numpy().reshape(())), "float32")  # type: ignore[attr-defined]
+            value = tirx.const(float(_array(operand).reshape(())), "float32")
             return lambda index: value
         if len(shape) == 2:
             return self._plain_operand(operand, shape)
@@ -374,7 +375,7 @@ class _Definer:
             raise _Unsupported
         if not is_constant(operand) and not is_packable(own, "float32"):
             raise _Unsupported
-        packing = lambda array: pack(array.reshape(aligned), self._vector)  # noqa: E731
+        packing = lambda: pack(_array(operand).reshape(aligned), self._vector)  # noqa: E731
         tensor = self._placeholder(operand, packed_shape(aligned, self._vector), True, packing)
         whole = aligned[2:] == shape[2:]
         value = lambda i: tensor[i] if whole else tensor[i[0], 0, 0, i[3]]  # noqa: E731
@@ -385,7 +386,7 @@ class _Definer:
         own = (1,) * (2 - len(shape_of(operand))) + shape_of(operand)
         if len(own) > 2 or any(n not in (1, s) for n, s in zip(own, shape, strict=True)):
             raise _Unsupported
-        tensor = self._placeholder(operand, shape_of(operand), False)
+        tensor = self._placeholder(operand, shape_of(operand), False, partial(_array, operand))
         rank = len(shape_of(operand))
 
         def value(index: Index) -> Expr:
@@ -397,7 +398,7 @@ class _Definer:
 
     def _elementwise(self, node: Node) -> Value:
         packed = is_packable(node.shape, node.dtype) or self._group.nodes[0].op == "matmul"
-        if node.op not in _FUNCTIONS or not packed:
+        if node.op not in elementwise.FUNCTIONS or not packed:
             raise _Unsupported
         operands = [self._operand(operand, node.shape) for operand in node.operands]
         if node.op == "clip":
@@ -405,11 +406,11 @@ class _Definer:
             bounds = tirx.const(low, "float32"), tirx.const(high, "float32")
             return lambda i: tirx.max(tirx.min(operands[0](i), bounds[1]), bounds[0])
         if node.op in ("sigmoid", "nn.silu"):
-            curve = fast_math.sigmoid if self._machine.vectorised_exp else _sigmoid
+            curve = fast_math.sigmoid if self._machine.vectorised_exp else elementwise.sigmoid
             if node.op == "sigmoid":
                 return lambda i: curve(operands[0](i))
             return lambda i: operands[0](i) * curve(operands[0](i))
-        function = _FUNCTIONS[node.op]
+        function = elementwise.FUNCTIONS[node.op]
         return lambda i: function(*(operand(i) for operand in operands))
 
 
@@ -418,70 +419,11 @@ def _from(tensor: te.Tensor, first: int) -> Value:
     return lambda i: tensor[(i[0] - first if first else i[0], *i[1:])]
 
 
-def _box_of(array: np.ndarray, whole: Callable[[np.ndarray], np.ndarray], run: Run) -> np.ndarray:
+def _array(constant: relax.Expr) -> np.ndarray:
+    return constant.value.numpy()  # type: ignore[attr-defined]
+
+
+def _box_of(whole: np.ndarray, run: Run) -> np.ndarray:
     """The run's part of a packed weight."""
     box = (slice(run.first, run.last), *(slice(*extent) for extent in run.box))
-    return np.ascontiguousarray(whole(array)[box])
-
-
-def _sigmoid(x: Expr) -> Expr:
-    one = tirx.const(1.0, "float32")
-    return one / (one + tirx.exp(tirx.const(0.0, "float32") - x))
-
-
-_FUNCTIONS: dict[str, Callable[..., Expr]] = {
-    "add": lambda a, b: a + b,
-    "subtract": lambda a, b: a - b,
-    "multiply": lambda a, b: a * b,
-    "divide": lambda a, b: a / b,
-    "maximum": tirx.max,
-    "minimum": tirx.min,
-    "nn.relu": lambda a: tirx.max(a, tirx.const(0.0, "float32")),
-    "clip": tirx.max,
-    "sigmoid": _sigmoid,
-    "nn.silu": _sigmoid,
-}
-
-
-def _padded(
-    tensor: te.Tensor, pads: tuple[int, int, int, int], first: int, fill: Expr | None = None
-) -> te.Tensor:
-    """``tensor`` with its dimensions ``first`` and ``first + 1`` padded."""
-    top, left, bottom, right = pads
-    if not any(pads):
-        return tensor
-    shape = [int(n) for n in tensor.shape]
-    height, width = shape[first], shape[first + 1]
-    shape[first] += top + bottom
-    shape[first + 1] += left + right
-
-    def value(*index: Expr) -> Expr:
-        y, x = index[first], index[first + 1]
-        inside = [y >= top, y < top + height, x >= left, x < left + width]
-        source = [*index[:first], y - top, x - left, *index[first + 2 :]]
-        return tirx.if_then_else(
-            tirx.all(*inside),
-            tensor[tuple(source)],
-            tirx.const(0.0, "float32") if fill is None else fill,
-        )
-
-    return te.compute(shape, value, name="pad")
-
-
-def conversion(shape: Shape, vector: int, packing: bool) -> tirx.PrimFunc:
-    """The kernel between NCHW and the packed layout: to it if ``packing``, else back."""
-    packed = packed_shape(shape, vector)
-    if packing:
-        a = te.placeholder(shape, "float32", name="a0")
-        fill = tirx.const(0.0, "float32")
-
-        def value(o: Expr, y: Expr, x: Expr, v: Expr) -> Expr:
-            channel = o * vector + v
-            if shape[1] % vector == 0:
-                return a[0, channel, y, x]
-            return tirx.if_then_else(channel < shape[1], a[0, channel, y, x], fill)
-
-        return te.create_prim_func([a, te.compute(packed, value, name="out")])
-    a = te.placeholder(packed, "float32", name="a0")
-    out = te.compute(shape, lambda n, c, y, x: a[c // vector + n, y, x, c % vector], name="out")
-    return te.create_prim_func([a, out])
+    return np.ascontiguousarray(whole[box])

@@ -110,11 +110,7 @@ def _winograd(sch: s_tir.Schedule, accumulators: int, threads: int) -> None:
         sch.unroll(loop)
     for loop in (lane, tv, v):
         sch.vectorize(loop)
-    init = sch.decompose_reduction(acc, i)
-    *tile, lane = list(sch.get_loops(init))[outside:]
-    sch.vectorize(lane)
-    for loop in tile:
-        sch.unroll(loop)
+    packed_tile.set_to_zero(sch, acc, i, outside)
     # The inputs of a group of rows, transformed once for all output channels.
     sch.compute_at(data, y_out, preserve_unit_loops=True)
     dxi, dnu, di, dy, dx, dv = list(sch.get_loops(data))[1:]

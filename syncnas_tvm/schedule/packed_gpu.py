@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import sum_rows
 from syncnas_tvm.schedule.opencl_grid import bind_flat, bind_grid
 from syncnas_tvm.schedule.packed import Family
-from syncnas_tvm.schedule.packed_tile import accumulate, pad_block, tile_of
+from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block, tile_of
 
 SMALL_WINDOW = 3
 # Loops down to the innermost work item: three of work groups, three of items.
@@ -56,7 +55,7 @@ def _matmul(sch: s_tir.Schedule) -> None:
     sch.unroll(column)
     sch.vectorize(lane)
     sch.compute_at(acc, item, preserve_unit_loops=True)
-    packed_tile.add_up(sch, acc, outside=4)
+    add_up(sch, acc, outside=4)
     bind_flat(sch, sch.fuse(*sch.get_loops(out)))
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from syncnas_tvm.schedule import packed_cpu, packed_gpu
+from syncnas_tvm.schedule.conversion import conversion
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
 from syncnas_tvm.schedule.merge import merge
-from syncnas_tvm.schedule.packed import Definition, Lanes, conversion
+from syncnas_tvm.schedule.packed import Definition, Machine
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import Lane, Shape
 
@@ -51,11 +52,11 @@ class PackedSchedules:
         """
         return self.registers * 3 // 4 if self.vector > NEON_VECTOR else self.registers // 2 - 2
 
-    def machine(self, lane: Lane) -> Lanes:
+    def machine(self, lane: Lane) -> Machine:
         """What a definition has to know of ``lane``."""
         columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
         on_cpu = lane == "cpu"
-        return Lanes(self.vector, columns, vectorised_exp=on_cpu, winograd=on_cpu)
+        return Machine(self.vector, columns, vectorised_exp=on_cpu, winograd=on_cpu)
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""

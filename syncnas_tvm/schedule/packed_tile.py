@@ -46,11 +46,7 @@ def accumulate(
     sch.vectorize(vector)
     for loop in (y, x, o, *reduce[len(reduce) - unrolled :]):
         sch.unroll(loop)
-    init = sch.decompose_reduction(acc, reduce[0])
-    *tile, vector = list(sch.get_loops(init))[outside:]
-    sch.vectorize(vector)
-    for loop in tile:
-        sch.unroll(loop)
+    set_to_zero(sch, acc, reduce[0], outside)
     sch.set_scope(acc, 0, "local")
 
 
@@ -61,7 +57,17 @@ def add_up(sch: s_tir.Schedule, acc: s_tir.schedule.SBlockRV, outside: int) -> N
     sch.vectorize(vector)
     for loop in tile:
         sch.unroll(loop)
-    init = sch.decompose_reduction(acc, depth)
+    set_to_zero(sch, acc, depth, outside)
+
+
+def set_to_zero(
+    sch: s_tir.Schedule,
+    acc: s_tir.schedule.SBlockRV,
+    before: s_tir.schedule.LoopRV,
+    outside: int,
+) -> None:
+    """Initialise the tile of ``acc`` in front of loop ``before``, ``outside`` loops from the top."""
+    init = sch.decompose_reduction(acc, before)
     *tile, vector = list(sch.get_loops(init))[outside:]
     sch.vectorize(vector)
     for loop in tile:
