@@ -51,7 +51,7 @@ def prepare(kind: str, model: Path, folder: Path) -> None:
     lanes = kind.rstrip("12")
     if lanes != "both":  # one plan is possible: nothing has to be measured
         compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
-    result = compiler.compile_onnx(model, timed=lanes == "both" or None, lanes=lanes, output=folder)  # type: ignore[arg-type]
+    result = compiler.compile_onnx(model, timed=False, lanes=lanes, output=folder)  # type: ignore[arg-type]
     if lanes == "both" and result.choice.lane and result.choice.split:
         # One lane was chosen; the table wants the best plan on both.
         from syncnas_tvm.planner import plan_of
@@ -64,7 +64,6 @@ def _prepare_tvm(model: Path, folder: Path) -> None:
     """TVM's own importer and its default pipeline for CPUs."""
     import onnx
     import tvm
-    from tvm import relax
     from tvm.relax.frontend.onnx import from_onnx
 
     from syncnas_tvm.targets import load_target
@@ -75,7 +74,6 @@ def _prepare_tvm(model: Path, folder: Path) -> None:
         executable = tvm.compile(mod, target=target)
     folder.mkdir(parents=True, exist_ok=True)
     executable.export_library(str(folder / "model.so"))
-    del relax
 
 
 def loaded(kind: str, model: Path, folder: Path) -> tuple[Run, Callable[[int], list[float]]]:
@@ -146,8 +144,8 @@ def _memory(field: str) -> int:
 
 def serve(kind: str, model: Path, folder: Path) -> None:
     """Load, then answer the lines on stdin until it ends."""
-    image = _image(model)
-    del image
+    import onnx  # noqa: F401
+
     if kind.startswith("ort"):
         import onnxruntime  # noqa: F401
     else:

@@ -9,7 +9,6 @@ inputs, and the seconds of a whole compile. Kernels are not measured: shares com
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import tempfile
@@ -20,6 +19,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import numpy as np
 import zoo
+from networks import network_parser
 
 from syncnas_tvm import compiler
 
@@ -51,17 +51,15 @@ def row(name: str, size: int, form: str) -> tuple[object, ...]:
 
 
 def main() -> None:
-    names = (*zoo.TRAINED_MODELS, *zoo.RANDOM_MODELS)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = network_parser(__doc__)
     parser.add_argument("--size", type=int, default=224, help="image size in pixels")
-    parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args()
     compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
     print("| " + " | ".join(HEADER) + " |")
     print("|" + "---|" * len(HEADER))
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SYNCNAS_CACHE_DIR"] = cache
-        for name in options.network or names:
+        for name in options.network:
             for form in FORMS:
                 print("| " + " | ".join(map(str, row(name, options.size, form))) + " |", flush=True)
 

@@ -4,8 +4,9 @@
 
 The peak is measured with a loop of fused multiply-adds on registers, in the same process. Kernels
 are timed as a network runs them: one call of each in turn, so with cold weights. GFLOP/s count what a
-direct convolution does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is the GPU lane's OpenCL). ``lost`` is the time, summed over the networks' kernels,
-that would be saved if every kernel of the kind ran at the peak.
+direct convolution does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is
+the GPU lane's OpenCL). ``lost`` is the time, summed over the networks' kernels, that would be saved if
+every kernel of the kind ran at the peak.
 
 ``--onnxruntime`` compares the depthwise convolutions, activations included, with what onnxruntime's own
 profiler says of its.
@@ -13,7 +14,6 @@ profiler says of its.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -29,6 +29,7 @@ os.environ.setdefault("SYNCNAS_CPU_THREADS", "1")
 import numpy as np
 import tvm
 import zoo
+from networks import network_parser
 from ort_kernels import convolution_times, key
 from tvm import s_tir, te, tirx
 
@@ -101,16 +102,16 @@ def describe(kernel: Kernel) -> str:
     return f"{kernel.op} {shapes} {strides} {'+'.join(e.op for e in kernel.epilogue)}"
 
 
-def _kind(kernel: Kernel) -> str:
+def kind(kernel: Kernel) -> str:
     """The kernel's kind; a convolution of one pixel reads each weight once, so memory is its limit."""
-    kind = kind_of(kernel)
-    return "one pixel" if kind == "pointwise" and kernel.out_shape[2:] == (1, 1) else kind
+    found = kind_of(kernel)
+    return "one pixel" if found == "pointwise" and kernel.out_shape[2:] == (1, 1) else found
 
 
 def row_of(t: KernelTime, counts: dict[str, Counter[Kernel]], peak: float) -> dict[str, object]:
     gflops = t.kernel.flops / t.latency_us / 1e3
     return {
-        "kind": _kind(t.kernel),
+        "kind": kind(t.kernel),
         "kernel": describe(t.kernel),
         "latency_us": t.latency_us,
         "noise_us": t.noise_us,
@@ -140,6 +141,13 @@ def against_onnxruntime(times: list[KernelTime], counts: dict[str, Counter[Kerne
     return "\n".join(lines)
 
 
+def _spent(rows: list[dict], names: list[str]) -> tuple[float, float]:
+    """Microseconds that the networks spend in the kernels, and how much of it is lost."""
+    each = [r["latency_us"] * sum(r["uses"].get(name, 0) for name in names) for r in rows]
+    lost = sum(us * (1 - row["share"]) for us, row in zip(each, rows, strict=True))
+    return sum(each), lost
+
+
 def summary(rows: list[dict], names: list[str], peak: float) -> str:
     """One line per kind over all networks, then one per network."""
     lines = [
@@ -148,25 +156,22 @@ def summary(rows: list[dict], names: list[str], peak: float) -> str:
         "| kind | kernels | min share | median share | max share | us in networks | lost us |",
         "|---" * 7 + "|",
     ]
-    for kind in sorted({row["kind"] for row in rows}):
-        ours = [row for row in rows if row["kind"] == kind]
+    kinds = sorted({row["kind"] for row in rows})
+    for group in kinds:
+        ours = [row for row in rows if row["kind"] == group]
         shares = sorted(row["share"] for row in ours)
-        total = sum(row["latency_us"] * sum(row["uses"].values()) for row in ours)
-        ideal = sum(row["latency_us"] * row["share"] * sum(row["uses"].values()) for row in ours)
+        total, lost = _spent(ours, names)
         cells = (shares[0], statistics.median(shares), shares[-1])
         lines.append(
-            f"| {kind} | {len(ours)} | {' | '.join(f'{s:.2f}' for s in cells)} | {total:.0f} | "
-            f"{total - ideal:.0f} |"
+            f"| {group} | {len(ours)} | {' | '.join(f'{s:.2f}' for s in cells)} | {total:.0f} | "
+            f"{lost:.0f} |"
         )
-    kinds = sorted({row["kind"] for row in rows})
     lines += ["", "Microseconds in each network, by kind (of which lost).", ""]
     lines += [f"| network | {' | '.join(kinds)} | all |", "|---" * (len(kinds) + 2) + "|"]
     for name in names:
         cells, whole = [], 0.0
-        for kind in kinds:
-            ours = [r for r in rows if r["kind"] == kind and name in r["uses"]]
-            total = sum(r["latency_us"] * r["uses"][name] for r in ours)
-            lost = sum(r["latency_us"] * (1 - r["share"]) * r["uses"][name] for r in ours)
+        for group in kinds:
+            total, lost = _spent([row for row in rows if row["kind"] == group], [name])
             whole += total
             cells.append(f"{total:.0f} ({lost:.0f})")
         lines.append(f"| {name} | {' | '.join(cells)} | {whole:.0f} |")
@@ -174,10 +179,7 @@ def summary(rows: list[dict], names: list[str], peak: float) -> str:
 
 
 def main() -> None:
-    names = (*zoo.TRAINED_MODELS, *zoo.RANDOM_MODELS)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = network_parser(__doc__)
     parser.add_argument("--lane", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--kind", default="", help="only kernels of this kind")
     parser.add_argument(
@@ -185,16 +187,14 @@ def main() -> None:
     )
     parser.add_argument("--onnxruntime", action="store_true", help="compare depthwise kernels")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args()
-    chosen = options.network or list(names)
     target = load_target("host")
     reserve_cores(target)
     counts: dict[str, Counter[Kernel]] = {}
     groups: dict[Kernel, Group] = {}
-    for name in chosen:
+    for name in options.network:
         found = groups_of_network(zoo.export(name, size=224), options.lane, target)
-        found = [g for g in found if options.kind in kind_of(g.kernel)]
+        found = [g for g in found if options.kind in kind(g.kernel)]
         counts[name] = Counter(g.kernel for g in found)
         groups.update({g.kernel: g for g in found})
     with on_cpu_lane(target.cpus):
@@ -203,7 +203,7 @@ def main() -> None:
     rows = [row_of(t, counts, peak) for t in times]
     if options.json:
         options.json.write_text(json.dumps({"peak_gflops": peak, "kernels": rows}, indent=2))
-    print(summary(rows, chosen, peak))
+    print(summary(rows, options.network, peak))
     if options.onnxruntime:
         print("\n" + against_onnxruntime(times, counts))
     if options.all:

@@ -12,7 +12,6 @@ Networks: those of tests/zoo.py, at 224 x 224. The whole table takes about half 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import zoo
 from contender import KINDS
+from networks import network_parser
 
 PROGRAM = str(Path(__file__).with_name("contender.py"))
 ROUNDS, RUNS = 12, 5
@@ -142,19 +142,15 @@ def markdown(table: dict[str, dict[str, dict[str, float]]], kinds: list[str]) ->
 
 
 def main() -> None:
-    names = (*zoo.TRAINED_MODELS, *zoo.RANDOM_MODELS)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = network_parser(__doc__)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--only", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--size", type=int, default=224, help="image size in pixels")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each contender")
-    parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args()
     kinds = options.only.split(",")
     table = {}
-    for name in options.network or names:
+    for name in options.network:
         print(name, file=sys.stderr, flush=True)
         table[name] = measure(name, options.size, kinds, options.rounds)
         if options.json:

@@ -10,7 +10,6 @@ not simulated. Spills are loads and stores of the stack in that loop.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import statistics
@@ -19,9 +18,9 @@ import sys
 
 import zoo
 from assembly import Loop, assembly, hottest_loop
-from kernels import describe, groups_of_network
+from kernels import describe, groups_of_network, kind
+from networks import network_parser
 
-from syncnas_tvm.cost_models import kind_of
 from syncnas_tvm.targets import load_target
 
 ITERATIONS = 200
@@ -39,20 +38,16 @@ def cycles(loop: Loop) -> float:
 
 
 def main() -> None:
-    names = (*zoo.TRAINED_MODELS, *zoo.RANDOM_MODELS)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = network_parser(__doc__)
     parser.add_argument("--all", action="store_true", help="print every kernel")
-    parser.add_argument("network", nargs="*", help=f"of {', '.join(names)}; default: all")
     options = parser.parse_args()
     if shutil.which("llvm-mca") is None:
         sys.exit("llvm-mca is not installed; on Debian or Ubuntu: apt-get install llvm")
     target = load_target("rk3399")
     kernels = {}
-    for name in options.network or names:
+    for name in options.network:
         for group in groups_of_network(zoo.export(name, size=224), "cpu", target):
-            if kind_of(group.kernel) == "pointwise" and group.kernel.out_shape[2:] != (1, 1):
+            if kind(group.kernel) == "pointwise":
                 kernels[group.kernel] = group
     rows = []
     for kernel, group in kernels.items():
