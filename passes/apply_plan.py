@@ -49,14 +49,17 @@ def apply_plan(graph: RegionGraph, plan: Plan) -> tvm.IRModule:
 
 def _apply(mod: tvm.IRModule, graph: RegionGraph, plan: Plan) -> tvm.IRModule:
     plan.covers(graph.names)
+    if any(len(decision.regions) > 1 for decision in plan.decisions):
+        mod = graph.grouped([decision.regions for decision in plan.decisions])
     for decision in plan.decisions:
-        region = graph.region(decision.regions[0])
+        region = graph.run(decision.regions)
         split_rule = rule(decision.rule)
-        if not split_rule.applies(graph, region):
+        if not split_rule.applies(graph, graph.region(decision.regions[0])):
             raise PlanError(
                 f"rule {decision.rule} does not apply to region '{region.name}'; "
                 "'inspect' lists the rules that do"
             )
+        before = mod[region.name].ret_ty
         try:
             mod = split_rule.rewrite(mod, graph, region, decision)
         except SyncNASError:
@@ -65,12 +68,11 @@ def _apply(mod: tvm.IRModule, graph: RegionGraph, plan: Plan) -> tvm.IRModule:
             raise RuleError(
                 f"split rule {decision.rule} failed on region '{region.name}': {error}"
             ) from error
-        _check_type(graph, mod, region.name, decision.rule)
+        _check_type(before, mod[region.name].ret_ty, region.name, decision.rule)
     return _inline_regions(mod)
 
 
-def _check_type(graph: RegionGraph, mod: tvm.IRModule, region: str, name: str) -> None:
-    before, after = graph.function(region).ret_ty, mod[region].ret_ty
+def _check_type(before: tvm.ir.Type, after: tvm.ir.Type, region: str, name: str) -> None:
     if not tvm_ffi.structural_equal(before, after):
         raise RuleError(
             f"split rule {name} broke region '{region}': it returned {before} and now returns "

@@ -6,11 +6,11 @@ import numpy as np
 from tvm import relax
 
 from syncnas_tvm.graph.channels import Owner
-from syncnas_tvm.graph.dataflow import Dataflow, Node, is_constant, shape_of
+from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.ranges import Ranges, clip, extent, lane_ranges, shift, take
-from syncnas_tvm.graph.rebuild import emit_function, fresh_params, with_operands
+from syncnas_tvm.graph.rebuild import with_operands
 from syncnas_tvm.graph.states import SplitStates
-from syncnas_tvm.passes.lanes import join_attrs, lane_attrs
+from syncnas_tvm.passes.lane_writer import LaneWriter
 from syncnas_tvm.work import LANES, Lane, Shape
 
 
@@ -56,7 +56,7 @@ class LaneCut:
         return tuple(extent(cut[1]) if d == cut[0] else n for d, n in enumerate(node.shape))
 
 
-class SplitWriter:
+class SplitWriter(LaneWriter):
     """Writes the body of a split region: lane functions phase by phase, joins between them."""
 
     def __init__(
@@ -67,16 +67,9 @@ class SplitWriter:
         gpu_share: float,
         params: list[relax.Var],
     ) -> None:
-        self._builder = builder
-        self._region = region
+        super().__init__(builder, region, states.flow, params)
         self._states = states
-        self._flow: Dataflow = states.flow
         self._cuts = {lane: LaneCut(states, gpu_share, lane) for lane in LANES}
-        # Values in the region's own scope: parameters and sums for both lanes, the rest by lane.
-        self._shared: dict[relax.Var, relax.Expr] = dict(
-            zip(self._flow.params, params, strict=True)
-        )
-        self._local: dict[Lane, dict[relax.Var, relax.Expr]] = {"cpu": {}, "gpu": {}}
 
     def write(self) -> list[relax.Expr]:
         """Emit everything; the region's one result."""
@@ -88,19 +81,14 @@ class SplitWriter:
             if tail_is_join and phase == last:
                 return [self._tail(phase)]
             self._sum_for(phase)
-            # The GPU lane first: its kernels are enqueued and run while the CPU lane computes.
-            for lane in ("gpu", "cpu"):
-                self._lane_function(lane, phase)
+            self._phase(phase)
         (output,) = self._flow.outputs
         if self._states.state(output) == "partial":
             return [self._join(last, [output], [])]
         return [self._value(output, "cpu")]
 
-    def _phase_nodes(self, phase: int) -> list[Node]:
-        return [n for n in self._flow.nodes if self._states.of[n.var].phase == phase]
-
-    def _value(self, var: relax.Var, lane: Lane) -> relax.Expr:
-        return self._shared[var] if var in self._shared else self._local[lane][var]
+    def _phase_of(self, node: Node) -> int:
+        return self._states.of[node.var].phase
 
     def _sum_for(self, phase: int) -> None:
         """Sum the partial values that nodes of ``phase`` read whole."""
@@ -128,9 +116,8 @@ class SplitWriter:
             for o in n.operands
             if isinstance(o, relax.Var) and o not in inside and o not in sums
         }
-        params = fresh_params([*pairs, *extra.values()])
 
-        def body() -> list[relax.Expr]:
+        def body(params: list[relax.Var]) -> relax.Expr:
             env: dict[relax.Var, relax.Expr] = dict(zip(extra, params[len(pairs) :], strict=True))
             for i, var in enumerate(sums):
                 both = relax.op.add(params[2 * i], params[2 * i + 1])
@@ -138,39 +125,9 @@ class SplitWriter:
             for node in nodes:
                 operands = [env.get(o, o) if isinstance(o, relax.Var) else o for o in node.operands]
                 env[node.var] = self._builder.emit(with_operands(node.expr, operands))
-            return [env[nodes[-1].var if nodes else sums[0]]]
+            return env[nodes[-1].var if nodes else sums[0]]
 
-        name = f"{self._region}_join{phase}"
-        attrs = join_attrs(self._region, "sum", phase)
-        callee = emit_function(self._builder, name, params, body, attrs)
-        return self._builder.emit(relax.Call(callee, [*pairs, *extra.values()]))
-
-    def _lane_function(self, lane: Lane, phase: int) -> None:
-        nodes = self._live_nodes(lane, phase)
-        results = [n for n in nodes if self._leaves(n, lane, phase)]
-        inside = {node.var for node in nodes}
-        inputs: dict[relax.Var, relax.Expr] = {}
-        for node in nodes:
-            for operand in self._operands(node, lane):
-                if isinstance(operand, relax.Var) and operand not in inside:
-                    inputs[operand] = self._value(operand, lane)
-        if not results:
-            return
-        params = fresh_params(list(inputs.values()))
-        env: dict[relax.Var, relax.Expr] = dict(zip(inputs, params, strict=True))
-
-        def body() -> list[relax.Expr]:
-            for node in nodes:
-                env[node.var] = self._emit(node, lane, env)
-            return [env[node.var] for node in results]
-
-        name = f"{self._region}_p{phase}_{lane}"
-        attrs = lane_attrs(self._region, lane, phase)
-        callee = emit_function(self._builder, name, params, body, attrs)
-        call = self._builder.emit(relax.Call(callee, list(inputs.values())), name_hint=name)
-        for i, node in enumerate(results):
-            item = call if len(results) == 1 else self._builder.emit(relax.TupleGetItem(call, i))
-            self._local[lane][node.var] = item
+        return self._join_function("sum", phase, [*pairs, *extra.values()], body)
 
     def _operands(self, node: Node, lane: Lane) -> list[relax.Expr]:
         """What the lane reads to run ``node``: all operands, or just the partial sum passed on."""
@@ -179,18 +136,7 @@ class SplitWriter:
             return [o for o in node.operands if self._states.state(o) == "partial"]
         return list(node.operands)
 
-    def _live_nodes(self, lane: Lane, phase: int) -> list[Node]:
-        """Nodes of ``phase`` that the lane has to run, without what only the other lane reads."""
-        live: list[Node] = []
-        wanted: set[relax.Var] = set()
-        for node in reversed(self._phase_nodes(phase)):
-            if node.var in wanted or self._leaves(node, lane, phase):
-                live.append(node)
-                wanted |= {o for o in self._operands(node, lane) if isinstance(o, relax.Var)}
-        return live[::-1]
-
     def _leaves(self, node: Node, lane: Lane, phase: int) -> bool:
-        """Whether the node's value is read after its phase on this lane, or summed."""
         if node.var in self._flow.outputs:
             return self._states.of[node.var].state == "partial" or lane == "cpu"
         for reader, position in self._flow.readers.get(node.var, ()):

@@ -12,6 +12,7 @@ from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import Dataflow, Node, dtype_of, is_constant, shape_of
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type, with_operands
+from syncnas_tvm.graph.views import ROW_AXIS, RowView, row_view
 from syncnas_tvm.passes.pack_main import pack_main
 from syncnas_tvm.schedule.layout import is_packable, packed_shape
 from syncnas_tvm.schedule.packed import Operand, define
@@ -60,10 +61,14 @@ class PackLanes:
 
 @dataclass
 class _Value:
-    """One value of the old function in the new one, in either layout or in both."""
+    """One value of the old function in the new one, in either layout or in both.
+
+    Most readers of a ``view`` read what it is a view of; for the others it is copied.
+    """
 
     plain: relax.Expr | None = None
     packed: relax.Expr | None = None
+    view: RowView | None = None
 
 
 class _FunctionPacker:
@@ -105,6 +110,8 @@ class _FunctionPacker:
         for node in self._flow.nodes:
             if node.var in groups:
                 self._group(groups[node.var])
+            elif view := row_view(self._flow, node.var):
+                self._values[node.var] = _Value(view=view)
             elif node.var not in inner:
                 self._plain_nodes([node])
         results = []
@@ -144,6 +151,8 @@ class _FunctionPacker:
 
     def _plain(self, value: relax.Expr) -> relax.Expr:
         found = self._values[value]
+        if found.plain is None and found.view:
+            found.plain = self._rows(self._plain(found.view.source), 2, found.view, value)
         if found.plain is None:
             shape = shape_of(value)
             kernel = self._schedules.conversion(shape, self._lane, packing=False)
@@ -152,11 +161,19 @@ class _FunctionPacker:
 
     def _packed(self, value: relax.Expr) -> relax.Expr:
         found = self._values[value]
+        if found.packed is None and found.view:
+            found.packed = self._rows(self._packed(found.view.source), 1, found.view, value)
         if found.packed is None:
             shape = shape_of(value)
             kernel = self._schedules.conversion(shape, self._lane, packing=True)
             found.packed = self._call(kernel, "pack", [found.plain], shape, True, "packed")
         return found.packed
+
+    def _rows(self, source: relax.Expr, axis: int, view: RowView, value: relax.Expr) -> relax.Expr:
+        """A copy of the rows that ``value`` views."""
+        end = view.first + shape_of(value)[ROW_AXIS]
+        copied = relax.op.strided_slice(source, [axis], [view.first], [end])
+        return self._builder.emit(copied, name_hint="rows")
 
     def _call(
         self,

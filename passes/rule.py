@@ -42,16 +42,28 @@ class SplitRule(ABC):
     def rewrite(
         self, mod: tvm.IRModule, graph: RegionGraph, region: Region, decision: Decision
     ) -> tvm.IRModule:
-        """Relax in, Relax out: replace the body of the region's function, exactly."""
+        """Relax in, Relax out: replace the body of the region's function, exactly.
+
+        A decision on several regions gets them as one, :meth:`RegionGraph.run`, and a ``mod`` that
+        has one function for them all.
+        """
 
     def work(self, graph: RegionGraph, region: Region, decision: Decision) -> Work:
         """What each lane does under ``decision``, for the timeline.
 
-        The default reads it off the rewritten region, so that the prediction is of what runs.
+        ``region`` is what :meth:`rewrite` gets. The default reads the work off the rewritten region,
+        so that the prediction is of what runs.
         """
         from syncnas_tvm.graph.region_work import work_of
 
-        return work_of(self.rewrite(graph.mod, graph, region, decision), region.name)
+        mod = graph.mod if len(decision.regions) == 1 else graph.grouped(_runs(graph, decision))
+        return work_of(self.rewrite(mod, graph, region, decision), region.name)
+
+
+def _runs(graph: RegionGraph, decision: Decision) -> list[tuple[str, ...]]:
+    """All regions, those of the decision as one run."""
+    others = [(name,) for name in graph.names if name not in decision.regions]
+    return sorted([*others, decision.regions])
 
 
 _RULES: dict[str, SplitRule] = {}
@@ -87,7 +99,7 @@ def _entry_points() -> tuple[EntryPoint, ...]:
 
 
 def _load() -> None:
-    from syncnas_tvm.passes import channel_split, place  # noqa: F401  (registers itself)
+    from syncnas_tvm.passes import channel_split, place, row_split  # noqa: F401  (registers itself)
 
     for entry in _entry_points():
         if entry.name not in _LOADED:

@@ -16,7 +16,7 @@ def decision_space(graph: RegionGraph) -> Space:
         for rule in rules():
             try:
                 for decision in rule.variants(graph, region) if rule.applies(graph, region) else ():
-                    work = rule.work(graph, region, decision)
+                    work = rule.work(graph, graph.run(decision.regions), decision)
                     here.append(Candidate(decision, len(decision.regions), work))
             except SyncNASError:
                 raise

@@ -105,7 +105,7 @@ def _collect(
     graph: RegionGraph, candidate: Candidate, lanes: tuple[Lane, ...], found: dict[object, Group]
 ) -> None:
     decision = candidate.decision
-    region = graph.region(decision.regions[0])
+    region = graph.run(decision.regions)
     rewritten = rule(decision.rule).rewrite(graph.mod, graph, region, decision)
     for group in groups_in(rewritten, region.name):
         if group.kernel.lane in lanes:

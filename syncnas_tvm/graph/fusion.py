@@ -6,12 +6,14 @@ in the element-wise operators behind it up to the last point where all their pat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Dataflow, Node, is_constant, shape_of
 from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
+from syncnas_tvm.graph.views import RowView, is_row_view, row_view
 from syncnas_tvm.schedule.zeros import share
 from syncnas_tvm.work import NONZERO, Epilogue, Kernel, Lane
 
@@ -73,10 +75,11 @@ _NUMBERS = {
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The nodes of one kernel, main operator first."""
+    """The nodes of one kernel, main operator first; ``views`` are operands that are row views."""
 
     kernel: Kernel
     nodes: tuple[Node, ...]
+    views: Mapping[relax.Expr, RowView] = field(default_factory=dict)
 
     def function(self) -> relax.Function:
         """The group alone as a Relax function of its inputs: what is measured."""
@@ -104,11 +107,13 @@ def groups_of(function: relax.Function, lane: Lane) -> list[Group]:
     taken: set[Node] = set()
     groups = []
     for node in flow.nodes:
-        if node in taken or node.op in FREE:
+        if node in taken or node.op in FREE or is_row_view(node):
             continue
         members = [node] if node.op in CLOSED else _absorb(flow, node, taken)
         taken.update(members)
-        groups.append(Group(_kernel(members, lane), tuple(members)))
+        operands = {o for member in members for o in member.operands if isinstance(o, relax.Var)}
+        views = {o: view for o in operands if (view := row_view(flow, o))}
+        groups.append(Group(_kernel(members, lane), tuple(members), views))
     # A group runs when its last input is there.
     return sorted(groups, key=lambda g: g.nodes[0].index)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from tvm import relax
 from syncnas_tvm.errors import PlanError
 from syncnas_tvm.graph.dataflow import Dataflow, is_constant, shape_of
 from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
-from syncnas_tvm.graph.regions import Segment, find_segments
+from syncnas_tvm.graph.regions import Segment, find_segments, segment_of
 from syncnas_tvm.work import Shape, tensor_bytes
 
 
@@ -46,14 +47,15 @@ class RegionGraph:
 
     def __init__(self, mod: tvm.IRModule, step: int) -> None:
         self.step = step
-        flow = Dataflow(mod["main"])
-        segments = find_segments(flow)
-        width = len(str(len(segments) - 1))
-        names = [f"r{i:0{width}d}" for i in range(len(segments))]
+        self._model = mod
+        self._flow = Dataflow(mod["main"])
+        self._segments = find_segments(self._flow)
+        width = len(str(len(self._segments) - 1))
+        names = [f"r{i:0{width}d}" for i in range(len(self._segments))]
         self.regions = tuple(
-            _describe(name, segment) for name, segment in zip(names, segments, strict=True)
+            _describe(name, segment) for name, segment in zip(names, self._segments, strict=True)
         )
-        self.mod = _outline(flow, segments, names, mod)
+        self.mod = _outline(self._flow, self._segments, names, mod)
         self.digraph = nx.DiGraph()
         for region in self.regions:
             self.digraph.add_node(region.name, region=region)
@@ -63,6 +65,31 @@ class RegionGraph:
     @cached_property
     def _by_name(self) -> dict[str, Region]:
         return {region.name: region for region in self.regions}
+
+    def run(self, names: Sequence[str]) -> Region:
+        """Consecutive regions as one; a single region is itself.
+
+        Raises PlanError where the regions are not in this model, or not in a row.
+        """
+        first = self.names.index(self.region(names[0]).name)
+        if tuple(names) != self.names[first : first + len(names)]:
+            raise PlanError(f"regions {', '.join(names)} do not follow one another in this model")
+        if len(names) == 1:
+            return self.regions[first]
+        return _describe(f"{names[0]}_{names[-1]}", self._joined(names))
+
+    def grouped(self, runs: Sequence[Sequence[str]]) -> tvm.IRModule:
+        """The model with each of ``runs`` outlined into one function, named as :meth:`run` names it.
+
+        ``runs`` are the names of all regions, in order.
+        """
+        names = [self.run(run).name for run in runs]
+        return _outline(self._flow, [self._joined(run) for run in runs], names, self._model)
+
+    def _joined(self, names: Sequence[str]) -> Segment:
+        segments = [self._segments[self.names.index(name)] for name in names]
+        nodes = [node for segment in segments for node in segment.nodes]
+        return segment_of(self._flow, nodes, segments[-1] is self._segments[-1])
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ an expansion-less first block, the head with its classifier, a fork with its joi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import relax
@@ -48,7 +49,7 @@ def find_segments(flow: Dataflow) -> list[Segment]:
         classes = ChannelClasses(flow, forks)
     ends = [node.index for node in gate_nodes if classes.cut(node.var) is None]
     pieces = _pieces(flow, ends)
-    return [_segment(flow, piece, i == len(pieces) - 1) for i, piece in enumerate(pieces)]
+    return [segment_of(flow, piece, i == len(pieces) - 1) for i, piece in enumerate(pieces)]
 
 
 def _forks_to_detach(classes: ChannelClasses, gate_nodes: list[Node]) -> list[relax.Var]:
@@ -87,7 +88,8 @@ def _has_anchor(nodes: list[Node]) -> bool:
     return any(node.is_anchor for node in nodes)
 
 
-def _segment(flow: Dataflow, nodes: list[Node], is_last: bool) -> Segment:
+def segment_of(flow: Dataflow, nodes: Sequence[Node], is_last: bool) -> Segment:
+    """Consecutive ``nodes`` as a segment; the last one has the function's own outputs."""
     inside = {node.var for node in nodes}
     inputs: dict[relax.Var, None] = {}
     for node in nodes:

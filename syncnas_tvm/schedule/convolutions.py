@@ -5,6 +5,8 @@ All give ``acc`` of shape ``[blocks, H, W, V]``. ``strides`` and ``dilation`` ar
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm import te, tirx
 from tvm.ir import Expr
 
@@ -13,8 +15,34 @@ from syncnas_tvm.work import Shape
 Pair = tuple[int, int]
 
 
+@dataclass(frozen=True, eq=False)
+class RowsOf:
+    """``rows`` rows of a tensor from row ``first`` on, read as if they were a tensor."""
+
+    tensor: te.Tensor
+    axis: int
+    first: int
+    rows: int
+
+    @property
+    def shape(self) -> Shape:
+        """The tensor's shape with ``rows`` rows."""
+        return tuple(
+            self.rows if i == self.axis else int(n) for i, n in enumerate(self.tensor.shape)
+        )
+
+    def __getitem__(self, index: tuple[Expr, ...]) -> Expr:
+        row = index[self.axis] + self.first
+        return self.tensor[(*index[: self.axis], row, *index[self.axis + 1 :])]
+
+
 def dense(
-    padded: te.Tensor, weight: te.Tensor, shape: Shape, strides: Pair, dilation: Pair, low: int
+    padded: te.Tensor | RowsOf,
+    weight: te.Tensor,
+    shape: Shape,
+    strides: Pair,
+    dilation: Pair,
+    low: int,
 ) -> te.Tensor:
     """A convolution over all input channels from step ``low`` on.
 
@@ -36,7 +64,7 @@ def dense(
 
 
 def stem(
-    padded: te.Tensor, weight: te.Tensor, shape: Shape, strides: Pair, dilation: Pair
+    padded: te.Tensor | RowsOf, weight: te.Tensor, shape: Shape, strides: Pair, dilation: Pair
 ) -> te.Tensor:
     """A convolution of an image, ``padded`` ``[1, I, H, W]``; weight ``[blocks, I, kh, kw, V]``."""
     _, into, kh, kw, _ = (int(n) for n in weight.shape)
@@ -51,7 +79,7 @@ def stem(
 
 
 def depthwise(
-    data: te.Tensor,
+    data: te.Tensor | RowsOf,
     weight: te.Tensor,
     shape: Shape,
     strides: Pair,
@@ -89,8 +117,11 @@ def _clamped(index: Expr, extent: int) -> tuple[Expr, Expr]:
 
 
 def pad(
-    tensor: te.Tensor, pads: tuple[int, int, int, int], first: int, fill: Expr | None = None
-) -> te.Tensor:
+    tensor: te.Tensor | RowsOf,
+    pads: tuple[int, int, int, int],
+    first: int,
+    fill: Expr | None = None,
+) -> te.Tensor | RowsOf:
     """``tensor`` with its dimensions ``first`` and ``first + 1`` padded."""
     top, left, bottom, right = pads
     if not any(pads):

@@ -167,6 +167,8 @@ class _Definer:
             return self._max_pool(head)
         if head.op == "nn.pad":
             return self._pad_channels(head)
+        if head.op == "concat":
+            return self._concat_rows(head)
         if head.op in ELEMENTWISE:
             return "elementwise"
         raise _Unsupported
@@ -179,9 +181,19 @@ class _Definer:
         self._tensors.append(tensor)
         return tensor
 
-    def _map(self, operand: relax.Expr) -> te.Tensor:
+    def _map(self, operand: relax.Expr) -> te.Tensor | convolutions.RowsOf:
         """A packed feature map."""
-        return self._placeholder(operand, packed_shape(shape_of(operand), self._vector), True)
+        return self._read(operand, packed=True)
+
+    def _read(self, operand: relax.Expr, packed: bool) -> te.Tensor | convolutions.RowsOf:
+        """A feature map, or the rows of one that ``operand`` is a view of."""
+        view = self._group.views.get(operand)
+        source = view.source if view else operand
+        shape = packed_shape(shape_of(source), self._vector) if packed else shape_of(source)
+        tensor = self._placeholder(source, shape, packed)
+        if view is None:
+            return tensor
+        return convolutions.RowsOf(tensor, 1 if packed else 2, view.first, shape_of(operand)[2])
 
     def _matmul(self, node: Node) -> Family:
         """Rows times a constant matrix: ``columns`` vectors of outputs have their weights together."""
@@ -268,7 +280,7 @@ class _Definer:
     def _stem(self, node: Node) -> Family:
         data, weight = node.operands
         v, window, shape = self._vector, _Window.of(node), packed_shape(node.shape, self._vector)
-        padded = convolutions.pad(self._placeholder(data, shape_of(data), False), window.pads, 2)
+        padded = convolutions.pad(self._read(data, packed=False), window.pads, 2)
         packing = partial(pack_stem_weight, _array(weight), v)
         w = self._placeholder(weight, (shape[0], *shape_of(weight)[1:], v), False, packing)
         acc = convolutions.stem(padded, w, shape, window.strides, window.dilation)
@@ -312,6 +324,27 @@ class _Definer:
             return tirx.if_then_else(
                 inside, a[tirx.min(o, last), y, x, c], tirx.const(0.0, "float32")
             )
+
+        self._values[node.var] = value
+        return "elementwise"
+
+    def _concat_rows(self, node: Node) -> Family:
+        """Bands of rows, one below the other."""
+        axis = int(node.attrs.axis) % 4  # type: ignore[attr-defined]
+        if axis != 2 or not is_packable(node.shape, node.dtype):
+            raise _Unsupported
+        bands = [self._map(operand) for operand in node.operands]
+
+        def value(index: Index) -> Expr:
+            o, y, x, c = index
+            end = node.shape[2]
+            found: Expr | None = None
+            for band, operand in zip(reversed(bands), reversed(node.operands), strict=True):
+                first = end - shape_of(operand)[2]
+                here = band[o, y - first, x, c]
+                found = here if found is None else tirx.if_then_else(y < end, here, found)
+                end = first
+            return found
 
         self._values[node.var] = value
         return "elementwise"
@@ -376,7 +409,10 @@ class _Definer:
         if not is_constant(operand) and not is_packable(own, "float32"):
             raise _Unsupported
         packing = lambda: pack(_array(operand).reshape(aligned), self._vector)  # noqa: E731
-        tensor = self._placeholder(operand, packed_shape(aligned, self._vector), True, packing)
+        if operand in self._group.views:
+            tensor = self._map(operand)
+        else:
+            tensor = self._placeholder(operand, packed_shape(aligned, self._vector), True, packing)
         whole = aligned[2:] == shape[2:]
         value = lambda i: tensor[i] if whole else tensor[i[0], 0, 0, i[3]]  # noqa: E731
         self._values[operand] = value
