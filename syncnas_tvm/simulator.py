@@ -74,6 +74,7 @@ class Segment:
     """What it will cost the lanes that lack the value to get it: all that later phases see."""
 
     def __post_init__(self) -> None:
+        found: tuple[float, ...]
         if self.where == SHARED:
             found = (
                 self.to_cpu_us,

@@ -3,7 +3,6 @@
 from syncnas_tvm.planner.base import (
     STRATEGIES,
     Budget,
-    Score,
     SearchResult,
     Strategy,
     Trial,
@@ -11,19 +10,25 @@ from syncnas_tvm.planner.base import (
     strategy,
 )
 from syncnas_tvm.planner.choose import Choice, choose, choose_fixed, kernels_of
+from syncnas_tvm.planner.exhaustive import Exhaustive
 from syncnas_tvm.planner.fixed import single_lane, split_all
+from syncnas_tvm.planner.frontier import DP, Beam
 from syncnas_tvm.planner.greedy import Greedy
 from syncnas_tvm.planner.mcts import MCTS
+from syncnas_tvm.planner.random_search import RandomSearch
 from syncnas_tvm.planner.space import Candidate, Space, plan_of
 
 __all__ = [
+    "DP",
     "MCTS",
     "STRATEGIES",
+    "Beam",
     "Budget",
     "Candidate",
     "Choice",
+    "Exhaustive",
     "Greedy",
-    "Score",
+    "RandomSearch",
     "SearchResult",
     "Space",
     "Strategy",

@@ -78,7 +78,7 @@ def choose(
     if lanes != "both":
         candidates = fixed.single_lane(space, lanes)
         return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
-    found = strategy(search, seed).run(space, simulator.score, budget or DEFAULT_BUDGET)
+    found = strategy(search, seed).run(space, simulator, budget or DEFAULT_BUDGET)
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {_ms(found.score_us)}"
