@@ -225,9 +225,7 @@ class MCTS(Strategy):
             candidate = self.space.candidates[above.position][index]
             state = step(above.state, candidate)
             self._node(above.position + candidate.span, state, parent, index)
-        for node, values, edges in zip(
-            self._nodes, memory["nodes"], memory["edges"], strict=True
-        ):
+        for node, values, edges in zip(self._nodes, memory["nodes"], memory["edges"], strict=True):
             _, _, node.opened, node.visits, node.total, node.worst, node.best, node.done = values
             for choice, us, child, visits in edges:
                 node.children[choice] = _Edge(us, self._nodes[child], visits)
