@@ -53,14 +53,15 @@ def kernel_of(template: str, args: list[Any], lane: Lane, dtype: str = "float32"
 
 
 def read_log(path: Path, wanted: str, lane: Lane, dtype: str = "float32") -> dict[Kernel, float]:
-    """Fastest microseconds of each distinct kernel of the log's rows for ``wanted``."""
+    """Fastest microseconds of each distinct kernel of the log's rows for ``wanted`` on ``lane``."""
     best: dict[Kernel, float] = {}
     for line in path.read_text().splitlines():
         if not line.startswith("{"):
             continue
         row = json.loads(line)
         target, template, args = row["input"][:3]
-        kernel = kernel_of(template, args, lane, dtype) if wanted in target else None
+        ours = wanted in target and target.startswith("opencl") == (lane == "gpu")
+        kernel = kernel_of(template, args, lane, dtype) if ours else None
         if kernel:
             seconds = float(np.mean(row["result"][0]))
             best[kernel] = min(seconds * 1e6, best.get(kernel, np.inf))

@@ -90,19 +90,20 @@ def read_tophub(
     table = TopHubTable(target, {lane: POWERS[lane, dtypes[lane]] for lane in LANES})
     wanted = tuple(devices) or (target.name,)
     seen: set[tuple[Lane, str]] = set()
+    rows: dict[Kernel, float] = {}
     for path in files:
         try:
             here = _devices(path)
-            rows: dict[Kernel, float] = {}
             for lane, name in sorted(here):
                 if name in wanted:
                     read = read_log(path, f"={name}", lane, dtypes[lane])
-                    rows.update({plain(k): us for k, us in read.items() if k.lane == lane})
+                    for kernel, us in read.items():
+                        rows[plain(kernel)] = min(us, rows.get(plain(kernel), inf))
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
             raise InputError(f"--measurements {path}: not a TopHub log ({error})") from error
         seen |= here
-        for kernel, us in _monotone(rows).items():
-            table.add(kernel, us)
+    for kernel, us in _monotone(rows).items():
+        table.add(kernel, us)
     if not len(table):
         names = ", ".join(sorted({name for _, name in seen})) or "none"
         raise InputError(
@@ -174,6 +175,8 @@ def _devices(path: Path) -> set[tuple[Lane, str]]:
         if line.startswith("#") or not line.strip():
             continue
         words = str(json.loads(line)["input"][0]).split()
+        if words[0] not in ("llvm", "opencl"):
+            raise ValueError(f"target '{words[0]}'")
         lane: Lane = "gpu" if words[0] == "opencl" else "cpu"
         for word in words[1:]:
             option, _, name = word.partition("=")

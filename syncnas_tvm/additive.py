@@ -127,6 +127,10 @@ class Study(Additive):
         """One sync where a lane lacks something, whatever moves in whichever direction."""
         return self.sync_us if last is not None and segment.need & ~where else 0.0
 
+    def _lanes(self, where: int, segment: Segment, last: Segment | None) -> tuple[float, float]:
+        """The lanes' kernels alone: joins are part of the sync."""
+        return segment.cpu_us, segment.gpu.us
+
 
 def counts(kernel: Kernel) -> bool:
     """Whether ``kernel`` takes time in the study: a convolution or a dense layer."""
