@@ -36,31 +36,32 @@ LEFT_OUT = ("winograd", "transpose", "cuda")
 SHARES = np.geomspace(0.005, 1, 300)
 
 
-def kernel_of(template: str, args: list[Any], lane: Lane) -> Kernel | None:
-    """The float32 kernel of one log row; None for another type, Winograd and CUDA templates."""
-    if args[0][-1] != "float32" or any(name in template for name in LEFT_OUT):
+def kernel_of(template: str, args: list[Any], lane: Lane, dtype: str = "float32") -> Kernel | None:
+    """The ``dtype`` kernel of one log row; None for another type, Winograd and CUDA templates."""
+    if args[0][-1] != dtype or any(name in template for name in LEFT_OUT):
         return None
     data, weight = tuple(args[0][1]), tuple(args[1][1])
     if template.startswith("dense"):
-        return Kernel("matmul", (data, weight[::-1], (data[0], weight[0])), "float32", lane)
+        return Kernel("matmul", (data, weight[::-1], (data[0], weight[0])), dtype, lane)
     stride, pad = args[2], args[3]
     rows, cols = (
         (data[2 + i] + pad[i] + pad[(i + 2) % len(pad)] - weight[2 + i]) // stride[i] + 1
         for i in (0, 1)
     )
     channels = data[1] if template.startswith("depthwise") else weight[0]
-    return Kernel("nn.conv2d", (data, weight, (data[0], channels, rows, cols)), "float32", lane)
+    return Kernel("nn.conv2d", (data, weight, (data[0], channels, rows, cols)), dtype, lane)
 
 
-def read_log(path: Path, wanted: str, lane: Lane) -> dict[Kernel, float]:
-    """Fastest microseconds of each distinct kernel of the log's rows for ``wanted``."""
+def read_log(path: Path, wanted: str, lane: Lane, dtype: str = "float32") -> dict[Kernel, float]:
+    """Fastest microseconds of each distinct kernel of the log's rows for ``wanted`` on ``lane``."""
     best: dict[Kernel, float] = {}
     for line in path.read_text().splitlines():
         if not line.startswith("{"):
             continue
         row = json.loads(line)
         target, template, args = row["input"][:3]
-        kernel = kernel_of(template, args, lane) if wanted in target else None
+        ours = wanted in target and target.startswith("opencl") == (lane == "gpu")
+        kernel = kernel_of(template, args, lane, dtype) if ours else None
         if kernel:
             seconds = float(np.mean(row["result"][0]))
             best[kernel] = min(seconds * 1e6, best.get(kernel, np.inf))

@@ -237,6 +237,13 @@ def positive_float(text: str) -> float:
     return number
 
 
+def not_negative(text: str) -> float:
+    """For argparse: a finite number from 0 up."""
+    if text.strip() in ("0", "0.0"):
+        return 0.0
+    return positive_float(text)
+
+
 def check_writable(flag: str, path: Path) -> None:
     """Raise InputError, before any work, where nothing can be written at ``path``."""
     ancestor = path.absolute().parent

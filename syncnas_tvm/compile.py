@@ -16,6 +16,7 @@ from syncnas_tvm.cli import (
     end,
     file_written_aside,
     natural,
+    not_negative,
     positive_float,
     positive_int,
     run_command,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from syncnas_tvm.compiler import CompileResult
+    from syncnas_tvm.cost_models import CostModel
     from syncnas_tvm.planner import Budget
+    from syncnas_tvm.targets import Target
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -58,6 +61,43 @@ def make_parser() -> Parser:
         "--seconds", type=positive_float, metavar="S", help="end the search after so long"
     )
     plan.add_argument("--seed", type=natural, default=0, help="of the search and the random inputs")
+    plan.add_argument(
+        "--search-state",
+        type=Path,
+        metavar="FILE",
+        help="go on with the search in this file, if it is there, and save it there",
+    )
+    cost = parser.add_argument_group("costs")
+    cost.add_argument(
+        "--cost-mode",
+        choices=("timeline", "additive", "study"),
+        default="timeline",
+        help="how plans are scored (default: timeline)",
+    )
+    cost.add_argument(
+        "--sync-us", type=not_negative, metavar="US", help="of a sync; for --cost-mode study"
+    )
+    cost.add_argument(
+        "--measurements",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="take kernel times from these TopHub logs",
+    )
+    cost.add_argument(
+        "--measured-device",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="whose rows, as -model= or -device= in the logs (default: the target's name)",
+    )
+    cost.add_argument(
+        "--measured-gpu-dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="which of the GPU's rows (default: float32)",
+    )
     check = parser.add_argument_group("verification")
     check.add_argument(
         "--verify",
@@ -96,15 +136,18 @@ def _work(command: Command) -> None:
     verify_inputs = _verify_inputs(options, shapes)
     # TVM takes a second to import: wrong flags should not have to wait for it.
     from syncnas_tvm.compiler import STAGES, compile_onnx
-    from syncnas_tvm.planner import strategy
+    from syncnas_tvm.planner import CostMode, strategy
     from syncnas_tvm.progress import StageProgress
+    from syncnas_tvm.targets import load_target
 
     strategy(options.strategy)
+    CostMode(options.cost_mode, options.sync_us)
+    target = load_target(options.target)
     try:
         with StageProgress(STAGES, command.interrupts.check, options.verbose) as progress:
             result = compile_onnx(
                 options.model,
-                options.target,
+                target,
                 options.output,
                 lanes=options.lanes,
                 plan=plan,
@@ -116,6 +159,10 @@ def _work(command: Command) -> None:
                 strategy=options.strategy,
                 budget=_budget(options),
                 seed=options.seed,
+                cost_mode=options.cost_mode,
+                sync_us=options.sync_us,
+                search_state=options.search_state,
+                cost_model=_measurements(options, target),
                 report=progress,
             )
     except PlanError as error:
@@ -137,6 +184,16 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise InputError("--plan and --split-all: give one of them")
     if fixed and options.lanes != "both":
         raise InputError(f"--lanes {options.lanes} and {fixed}: give one of them")
+    if fixed and options.search_state is not None:
+        raise InputError(f"--search-state and {fixed}: give one of them, nothing is searched")
+    if options.search_state is not None and options.lanes != "both":
+        raise InputError(f"--search-state and --lanes {options.lanes}: nothing is searched there")
+    if (options.measured_device or options.measured_gpu_dtype != "float32") and not (
+        options.measurements
+    ):
+        raise InputError("--measured-device and --measured-gpu-dtype are for --measurements")
+    if options.search_state is not None:
+        check_file("--search-state", options.search_state)
     if options.verify is False and options.verify_input:
         raise InputError("--verify-input and --no-verify: give one of them")
     if options.output.absolute() == Path.cwd():
@@ -144,6 +201,17 @@ def _check_flags(options: argparse.Namespace) -> None:
     check_writable("--output", options.output)
     if options.trace is not None:
         check_file("--trace", options.trace)
+
+
+def _measurements(options: argparse.Namespace, target: Target) -> CostModel | None:
+    """The cost model of ``--measurements``; None where the flag is not given."""
+    if not options.measurements:
+        return None
+    from syncnas_tvm.cost_models import read_tophub
+
+    return read_tophub(
+        options.measurements, target, options.measured_gpu_dtype, options.measured_device
+    )
 
 
 def _budget(options: argparse.Namespace) -> Budget:

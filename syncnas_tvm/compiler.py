@@ -29,7 +29,10 @@ from syncnas_tvm.planner import (
     Budget,
     Candidate,
     Choice,
+    CostMode,
+    ModeName,
     Space,
+    StateFile,
     choose,
     choose_fixed,
     plan_of,
@@ -124,13 +127,20 @@ def compile_onnx(
     strategy: str = "mcts",
     budget: Budget = DEFAULT_BUDGET,
     seed: int = 0,
+    cost_mode: ModeName = "timeline",
+    sync_us: float | None = None,
+    search_state: str | Path | None = None,
+    cost_model: CostModel | None = None,
     timed: bool | None = None,
     report: Report = lambda stage, detail: None,
 ) -> CompileResult:
     """Compile an ONNX model for both lanes of ``target`` and write it to the folder ``output``.
 
     The plan is searched with ``strategy``, unless one is given (``plan``) or every region that can
-    be split is to be split (``split_all``); ``lanes`` restricts it to one lane. ``verify`` runs the
+    be split is to be split (``split_all``); ``lanes`` restricts it to one lane. ``cost_mode`` and
+    ``sync_us`` say how plans are scored (:class:`syncnas_tvm.planner.CostMode`), ``cost_model`` what
+    kernels take instead of what is measured here or the target's roofline. The search in the file
+    ``search_state`` is continued, where there is one, and saved there. ``verify`` runs the
     executable on random inputs and on ``verify_inputs`` and compares with onnxruntime; it is on by
     default for targets that run here, as is ``timed``, which measures the latency of the plan and
     of each lane alone. With no ``output`` the executable goes to a temporary folder that is gone at
@@ -147,6 +157,7 @@ def compile_onnx(
             f"--verify runs the executable, and target '{job.target.name}' does not run on this "
             "machine; leave it out, or use --target host"
         )
+    CostMode(cost_mode, sync_us)  # a wrong one is said now
     if folder is not None:
         artifact.check_output(folder)
     if on_host:
@@ -161,12 +172,15 @@ def compile_onnx(
         if plan is not None:
             space.match(plan)  # a wrong plan fails here, not after "measure"
     with job.stage("measure"):
-        table, costs = job.knowledge(graph, space, lanes)
+        table, costs = job.knowledge(graph, space, lanes, cost_model)
     with job.stage("plan"):
         if plan is not None or split_all:
-            choice = choose_fixed(space, costs, table, plan)
+            choice = choose_fixed(space, costs, table, plan, cost_mode, sync_us)
         else:
-            choice = choose(space, costs, table, strategy, budget, seed, lanes)
+            state = StateFile(Path(search_state), job.target.name) if search_state else None
+            choice = choose(
+                *(space, costs, table, strategy, budget, seed, lanes, cost_mode, sync_us, state)
+            )
     latency_us = {name: Latency(choice.latency_us.get(name)) for name in (*LANES, "both")}
     result = CompileResult(
         job.model, job.target, folder, graph, choice, latency_us, seconds=job.seconds
@@ -209,9 +223,12 @@ class _Job:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def knowledge(
-        self, graph: RegionGraph, space: Space, lanes: Lanes
+        self, graph: RegionGraph, space: Space, lanes: Lanes, given: CostModel | None
     ) -> tuple[CostModel, TargetCosts]:
-        """The cost model and the other costs: measured on ``host``, else from the target."""
+        """The cost model, where it is not ``given``, and the other costs: measured on ``host``, else
+        from the target."""
+        if given is not None:
+            return given, self.target.costs
         if not self.target.is_host:
             return Roofline(self.target), self.target.costs
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)

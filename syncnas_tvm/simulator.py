@@ -17,10 +17,11 @@ The model, phase by phase:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from syncnas_tvm.scorer import Scorer, State
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Timeline
 from syncnas_tvm.work import Kernel, Lane, Phase, tensor_bytes
@@ -69,6 +70,24 @@ class Segment:
     to_cpu_us: float
     to_gpu_us: float
     input_us: float
+    pending: tuple[float, ...] = field(init=False)
+    """What it will cost the lanes that lack the value to get it: all that later phases see."""
+
+    def __post_init__(self) -> None:
+        found: tuple[float, ...]
+        if self.where == SHARED:
+            found = (
+                self.to_cpu_us,
+                self.to_gpu_us,
+                self.join_cpu_us,
+                *(self.join_gpu.us, self.join_gpu.done_us, self.join_gpu.lead_us),
+            )
+        else:
+            found = (
+                0.0 if self.where & CPU else self.to_cpu_us,
+                0.0 if self.where & GPU else self.to_gpu_us,
+            )
+        object.__setattr__(self, "pending", found)
 
 
 def needs(phase: Phase) -> int:
@@ -114,13 +133,18 @@ def shared_us(cpu_us: float, gpu_us: float, costs: TargetCosts) -> float:
     return min(cpu_us * costs.cpu_contention, gpu_us * costs.gpu_contention)
 
 
-class Simulator:
+class Simulator(Scorer):
     """Scores plans from kernel times and a target's costs.
 
     ``kernel_us`` gives the microseconds of each kernel alone on its lane. What a candidate
     costs by itself is added up once and kept, so a plan of 20 regions scores in tens of
     microseconds.
+
+    A state is (host, queue, where, last): when the host thread and the GPU's queue are done, where
+    the value is, and the phase that made it.
     """
+
+    start: State = (0.0, 0.0, CPU, None)
 
     def __init__(self, costs: TargetCosts, kernel_us: KernelTimes) -> None:
         self.costs = costs
@@ -129,51 +153,59 @@ class Simulator:
         )
         self._segments: dict[int, tuple[Candidate, tuple[Segment, ...]]] = {}
 
-    def score(self, candidates: Sequence[Candidate]) -> float:
-        """Predicted latency of the plan in microseconds; what :meth:`timeline` ends at."""
-        host = queue = 0.0
-        where, last = CPU, None
-        costs, known = self.costs, self._segments
-        for candidate in candidates:
-            found = known.get(id(candidate))
-            for segment in found[1] if found else self.segments(candidate):
-                need = segment.need
-                if not need:
-                    continue
-                cpu_us, gpu = segment.cpu_us, segment.gpu
-                if last is None:
-                    if need & GPU:
-                        host += segment.input_us
-                elif where == SHARED:
-                    move = (last.to_cpu_us if need & CPU else 0.0) + (
-                        last.to_gpu_us if need & GPU else 0.0
-                    )
-                    if move:
-                        host = (host if host > queue else queue) + move
-                    if need & CPU:
-                        cpu_us += last.join_cpu_us
-                    if need & GPU:
-                        gpu = last.join_gpu.then(gpu)
-                elif need & ~where:
-                    move = last.to_gpu_us if where == CPU else last.to_cpu_us
-                    if move:
-                        host = (host if host > queue else queue) + move
-                if gpu.us or gpu.lead_us:
-                    idle, behind = host + gpu.done_us, queue + gpu.us
-                    queue = idle if idle > behind else behind
-                    host += gpu.lead_us
-                if cpu_us:
-                    if queue > host:
-                        host, queue = contend(host, queue, cpu_us, costs)
-                    else:
-                        host += cpu_us
-                where, last = segment.where, segment
+    def step(self, state: State, candidate: Candidate) -> State:
+        """See :meth:`Scorer.step`."""
+        host, queue, where, last = state
+        costs = self.costs
+        found = self._segments.get(id(candidate))
+        for segment in found[1] if found else self.segments(candidate):
+            need = segment.need
+            cpu_us, gpu = segment.cpu_us, segment.gpu
+            if last is None:
+                if need & GPU:
+                    host += segment.input_us
+            elif where == SHARED:
+                move = (last.to_cpu_us if need & CPU else 0.0) + (
+                    last.to_gpu_us if need & GPU else 0.0
+                )
+                if move:
+                    host = (host if host > queue else queue) + move
+                if need & CPU:
+                    cpu_us += last.join_cpu_us
+                if need & GPU:
+                    gpu = last.join_gpu.then(gpu)
+            elif need & ~where:
+                move = last.to_gpu_us if where == CPU else last.to_cpu_us
+                if move:
+                    host = (host if host > queue else queue) + move
+            if gpu.us or gpu.lead_us:
+                idle, behind = host + gpu.done_us, queue + gpu.us
+                queue = idle if idle > behind else behind
+                host += gpu.lead_us
+            if cpu_us:
+                if queue > host:
+                    host, queue = contend(host, queue, cpu_us, costs)
+                else:
+                    host += cpu_us
+            where, last = segment.where, segment
+        if where == SHARED and last.to_cpu_us and last.to_gpu_us and queue > host:
+            host = queue  # whatever comes next copies first, and so waits for the queue
+        return host, queue if queue > host else host, where, last
+
+    def end(self, state: State) -> float:
+        """See :meth:`Scorer.end`."""
+        host, queue, where, last = state
         if last is not None and not where & CPU:
             if last.to_cpu_us:
                 host = (host if host > queue else queue) + last.to_cpu_us
             if where == SHARED:
-                host, queue = contend(host, queue, last.join_cpu_us, costs)
+                host, queue = contend(host, queue, last.join_cpu_us, self.costs)
         return host if host > queue else queue
+
+    def key(self, state: State) -> Hashable:
+        """How far the queue lags behind the host, where the value is, and what it costs to move."""
+        host, queue, where, last = state
+        return (round(queue - host, 3), where, last and last.pending)
 
     def timeline(self, candidates: Sequence[Candidate]) -> Timeline:
         """The plan's predicted timeline, every kernel, transfer, enqueue and wait in it."""
@@ -182,10 +214,10 @@ class Simulator:
         return record(candidates, self.costs, self.us)
 
     def segments(self, candidate: Candidate) -> tuple[Segment, ...]:
-        """The candidate's phases, added up; computed once for each candidate object."""
+        """The candidate's phases that run anything, added up; once for each candidate object."""
         found = self._segments.get(id(candidate))
         if found is None:
-            phases = tuple(self._segment(phase) for phase in candidate.work.phases)
+            phases = tuple(self._segment(p) for p in candidate.work.phases if needs(p))
             found = self._segments[id(candidate)] = (candidate, phases)
         return found[1]
 

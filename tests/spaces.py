@@ -118,3 +118,41 @@ def random_space(seed: int, regions: int = 6, shares: int = 4, runs: bool = Fals
                 here.append(run_of(names[covered], *halves))
         lists.append(tuple(here))
     return Space(names, tuple(lists))
+
+
+def run_space(seed: int, regions: int = 20, longest: int = 12, shares: int = 7) -> Space:
+    """A space like that of a network with row splits: besides places and channel splits, every run
+    of up to ``longest`` regions in ``shares``. Halo rows cost more the longer a run is."""
+    rng = random.Random(seed)
+    names = tuple(f"r{i}" for i in range(regions))
+    cpu_us = [rng.randint(300, 3000) for _ in names]
+    gpu_us = [int(us * rng.uniform(0.7, 2.0)) + 1 for us in cpu_us]
+    halo = [rng.uniform(0.01, 0.06) for _ in names]
+    sizes = [rng.randint(20_000, 400_000) for _ in names]
+    lists = []
+    for start, name in enumerate(names):
+        here = [place(name, "cpu", cpu_us[start]), place(name, "gpu", gpu_us[start])]
+        for number in range(1, shares + 1):
+            share = number / (shares + 1)
+            cpu, gpu = (
+                int(us[start] * part * 1.08) + 1
+                for us, part in ((cpu_us, 1 - share), (gpu_us, share))
+            )
+            here.append(split(name, share, cpu, gpu, sizes[start]))
+        for span in range(1, min(longest, regions - start) + 1):
+            # Each region computes the halo rows of all regions behind it in the run.
+            more = [sum(halo[i : start + span]) for i in range(start, start + span)]
+            for number in range(1, shares + 1):
+                share = number / (shares + 1)
+                cpu, gpu = (
+                    int(sum(us[start + i] * min(1.0, part + more[i]) for i in range(span))) + 1
+                    for us, part in ((cpu_us, 1 - share), (gpu_us, share))
+                )
+                size = sizes[start + span - 1]
+                work = Work(
+                    (phase([cpu], [gpu], "concat", int(size * (1 - share)), int(size * share)),)
+                )
+                decision = Decision.of(names[start : start + span], "RowSplit", gpu_share=share)
+                here.append(Candidate(decision, span, work))
+        lists.append(tuple(here))
+    return Space(names, tuple(lists))

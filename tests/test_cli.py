@@ -104,6 +104,21 @@ def test_compile_for_a_phone(shell):
     assert "android-adreno" in shell.fails("run", "phone")
 
 
+def test_a_search_is_continued_and_of_its_target_alone(shell):
+    study = ("compile", shell.model, "--output", "studied", "--json", "--cost-mode", "study")
+    study += ("--sync-us", 500, "--search-state", "search.json", "--evaluations", 20)
+    latencies = []
+    for _ in range(2):
+        done = shell(*study, "--target", "rk3399")
+        assert done.returncode == 0, done.stderr
+        latencies.append(json.loads(done.stdout)["latency_us"]["both"]["predicted"])
+    assert latencies[1] <= latencies[0]
+    state = json.loads((shell.folder / "search.json").read_text())["state"]
+    assert state["complete"] or state["evaluations"] >= 40
+    line = shell.fails(*study, "--target", "android-mali")
+    assert "search.json: is of a search with target 'rk3399', not 'android-mali'" in line
+
+
 def test_run_json_agrees_with_onnxruntime(shell, compiled, image):
     done = shell(
         *("run", "split", "--input", "image.npy", "--repeat", 5, "--json"),
@@ -172,6 +187,11 @@ def test_inspect_needs_no_gpu(shell, compiled):
         (("MODEL", "--output", "o", "--input-shapes", "x:[1]"), "no input 'x'"),
         (("MODEL", "--output", "o", "--split-all", "--lanes", "cpu"), "--split-all"),
         (("MODEL", "--output", "o", "--split-all", "--plan", "split/plan.json"), "one of them"),
+        (("MODEL", "--output", "o", "--cost-mode", "study"), "--sync-us"),
+        (("MODEL", "--output", "o", "--sync-us", "5"), "not for timeline"),
+        (("MODEL", "--output", "o", "--measured-device", "x"), "are for --measurements"),
+        (("MODEL", "--output", "o", "--measurements", "no.log"), "no.log: not a TopHub log"),
+        (("MODEL", "--output", "o", "--split-all", "--search-state", "s"), "nothing is searched"),
         (("MODEL", "--output", "."), "current folder"),
         (("MODEL", "--output", "MODEL"), "is a file"),
         (("MODEL", "--output", "MODEL/o"), "is not a folder"),

@@ -10,17 +10,19 @@ from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import fixed
 from syncnas_tvm.planner.base import Budget, SearchResult, strategy
+from syncnas_tvm.planner.cost_mode import CostMode, ModeName
 from syncnas_tvm.planner.space import Candidate, Space, plan_of
-from syncnas_tvm.simulator import Simulator, join_kernels
+from syncnas_tvm.planner.state_file import StateFile
+from syncnas_tvm.scorer import Scorer
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Timeline
-from syncnas_tvm.work import LANES, Kernel, Lane
+from syncnas_tvm.work import LANES, Lane
 
 LEAST_GAIN = 0.01
 """A plan on both lanes must beat the better single lane by more than this share."""
 
 DEFAULT_BUDGET = Budget(evaluations=10_000)
-"""About half a second for a network of 20 regions."""
+"""A second or two for a network of 20 regions, less where the best plan is proven before."""
 
 Lanes = Literal["cpu", "gpu", "both"]
 
@@ -49,16 +51,6 @@ class Choice:
         return fixed.lane_of(self.candidates)
 
 
-def kernels_of(space: Space) -> list[Kernel]:
-    """Every distinct kernel that a plan of ``space`` may run, joins on both lanes included."""
-    found: dict[Kernel, None] = {}
-    for candidate in space.all():
-        for phase in candidate.work.phases:
-            for lane in LANES:
-                found.update(dict.fromkeys((*phase.kernels(lane), *join_kernels(phase, lane))))
-    return list(found)
-
-
 def choose(
     space: Space,
     costs: TargetCosts,
@@ -67,18 +59,28 @@ def choose(
     budget: Budget | None = None,
     seed: int = 0,
     lanes: Lanes = "both",
+    cost_mode: ModeName = "timeline",
+    sync_us: float | None = None,
+    state_file: StateFile | None = None,
 ) -> Choice:
     """Search ``space`` for the fastest plan on ``lanes`` with the strategy named ``search``.
 
+    ``cost_mode`` and ``sync_us`` say what "fast" means, as in :class:`CostMode`. A search state in
+    ``state_file`` is continued, and the search's own is written there, at an interruption too.
     Where no plan beats the better single lane by more than 1 %, that lane alone is chosen.
     Raises PlanError when ``lanes`` is one lane that cannot run the whole model, InputError for an
-    unknown strategy.
+    unknown strategy or cost mode, or a state of another search.
     """
-    simulator = Simulator(costs, model.table(kernels_of(space)))
+    mode = CostMode(cost_mode, sync_us)
+    simulator = mode.scorer(space, costs, model)
     if lanes != "both":
         candidates = fixed.single_lane(space, lanes)
         return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
-    found = strategy(search, seed).run(space, simulator.score, budget or DEFAULT_BUDGET)
+    searching = strategy(search, seed)
+    state = state_file.load(space, mode) if state_file else None
+    found = searching.run(space, simulator, budget or DEFAULT_BUDGET, state)
+    if state_file:
+        state_file.save(space, mode, searching.state())
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {_ms(found.score_us)}"
@@ -107,12 +109,14 @@ def choose_fixed(
     costs: TargetCosts,
     model: CostModel,
     plan: Plan | None = None,
+    cost_mode: ModeName = "timeline",
+    sync_us: float | None = None,
 ) -> Choice:
     """The given ``plan``, or with None the plan that splits every region that can be split.
 
     Raises PlanError where ``plan`` does not fit ``space``.
     """
-    simulator = Simulator(costs, model.table(kernels_of(space)))
+    simulator = CostMode(cost_mode, sync_us).scorer(space, costs, model)
     if plan is None:
         candidates = fixed.split_all(space, simulator.score)
         return _choice(simulator, space, candidates, "every region split, as asked", None)
@@ -120,7 +124,7 @@ def choose_fixed(
 
 
 def _choice(
-    simulator: Simulator,
+    simulator: Scorer,
     space: Space,
     candidates: tuple[Candidate, ...],
     reason: str,
@@ -134,7 +138,7 @@ def _choice(
     return Choice(plan_of(candidates), candidates, split, latency_us, timeline, reason, found)
 
 
-def _alone(simulator: Simulator, space: Space) -> dict[Lane, float]:
+def _alone(simulator: Scorer, space: Space) -> dict[Lane, float]:
     plans = {lane: fixed.place(space, lane) for lane in LANES}
     return {lane: simulator.score(plan) for lane, plan in plans.items() if plan is not None}
 

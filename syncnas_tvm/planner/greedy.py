@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import fixed
-from syncnas_tvm.planner.base import Strategy, Trial, register_strategy
-from syncnas_tvm.planner.space import Candidate, Space
+from syncnas_tvm.planner.base import Strategy, register_strategy
+from syncnas_tvm.planner.random_search import random_plan
+from syncnas_tvm.planner.space import Candidate, Space, plan_of
 
 Run = tuple[int, tuple[Candidate, ...]]
 """Consecutive candidates, with the region where the first one starts."""
@@ -23,48 +25,71 @@ class Greedy(Strategy):
 
     name = "greedy"
 
-    def search(self, space: Space, trial: Trial) -> None:
-        """See :meth:`Strategy.search`."""
-        rng = random.Random(self.seed)
-        moves = list(runs(space))
-        trial(fixed.split_all(space, trial))
-        improve(space, trial, trial.best, moves, rng)
-        while trial.evaluations < space.count():
-            improve(space, trial, random_plan(space, rng), moves, rng)
+    def begin(self) -> None:
+        """See :meth:`Strategy.begin`."""
+        self._moves = list(runs(self.space))
+        self._order = list(range(len(self._moves)))
+        self._next = len(self._order)  # of the moves, in this order
+        self._plan: tuple[Candidate, ...] = ()  # what they change; empty: start somewhere
+        self._plan_us = 0.0
+        self._better = False  # since the order was drawn
+        self._started = False
 
+    def step(self) -> bool:
+        """Try one move, or start somewhere."""
+        if not self._plan:
+            if self._started and self.trial.evaluations >= self.space.count():
+                return False
+            self._start()
+        elif self._next == len(self._order):
+            self._plan = self._plan if self._better else ()
+            self._shuffle()
+        else:
+            self._try(self._moves[self._order[self._next]])
+        return True
 
-def improve(
-    space: Space,
-    trial: Trial,
-    start: Sequence[Candidate],
-    moves: list[Run],
-    rng: random.Random,
-) -> tuple[Candidate, ...]:
-    """``start``, changed by one of ``moves`` at a time until none makes it faster."""
-    best, best_us = tuple(start), trial(start)
-    improved = True
-    while improved:
-        improved = False
-        rng.shuffle(moves)
-        for run in moves:
-            changed = splice(space, best, run)
-            if changed == best:
-                continue
-            us = trial(changed)
-            if us < best_us:
-                best, best_us, improved = changed, us, True
-    return best
+    def save(self) -> Any:
+        """See :meth:`Strategy.save`."""
+        plan = plan_of(self._plan).to_json() if self._plan else None
+        return [self._order, self._next, plan, self._plan_us, self._better, self._started]
+
+    def load(self, memory: Any) -> None:
+        """See :meth:`Strategy.load`."""
+        self._order, self._next, plan, self._plan_us, self._better, self._started = memory
+        self._plan = self.space.match(Plan.from_json(plan)) if plan else ()
+
+    def _start(self) -> None:
+        if self._started:
+            plan = random_plan(self.space, self.rng)
+        else:
+            self.trial(fixed.split_all(self.space, self.trial))
+            plan = self.trial.best
+        self._plan_us = self.trial(plan)
+        self._plan, self._started = plan, True
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        self.rng.shuffle(self._order)
+        self._next, self._better = 0, False
+
+    def _try(self, move: Run) -> None:
+        changed = splice(self.space, self._plan, move)
+        if changed != self._plan:
+            us = self.trial(changed)
+            if us < self._plan_us:
+                self._plan, self._plan_us, self._better = changed, us, True
+        self._next += 1
 
 
 def runs(space: Space) -> Iterator[Run]:
     """Every run of candidates of one label (same rule, same parameters), with its start."""
-    for start in range(len(space)):
-        for first in space.candidates[start]:
+    by_label = [{c.label: c for c in reversed(here)} for here in space.candidates]
+    for start, here in enumerate(space.candidates):
+        for first in here:
             run, position = [first], start + first.span
             yield start, (first,)
             while position < len(space):
-                label = first.label
-                after = next((c for c in space.candidates[position] if c.label == label), None)
+                after = by_label[position].get(first.label)
                 if after is None:
                     break
                 run.append(after)
@@ -89,12 +114,3 @@ def splice(space: Space, plan: Sequence[Candidate], change: Run) -> tuple[Candid
             result.extend(space.single(i)[0] for i in range(max(end, position), stop))
         position = stop
     return tuple(result)
-
-
-def random_plan(space: Space, rng: random.Random, start: int = 0) -> tuple[Candidate, ...]:
-    """A plan whose every decision is drawn at random."""
-    plan: list[Candidate] = []
-    while start < len(space):
-        plan.append(rng.choice(space.candidates[start]))
-        start += plan[-1].span
-    return tuple(plan)

@@ -2,114 +2,230 @@
 
 from __future__ import annotations
 
-import math
-import random
+from collections.abc import Hashable
+from math import inf, log, sqrt
+from typing import Any
 
-from syncnas_tvm.planner import fixed
-from syncnas_tvm.planner.base import Strategy, Trial, register_strategy
-from syncnas_tvm.planner.greedy import improve, runs
-from syncnas_tvm.planner.space import Candidate, Space
+from syncnas_tvm.planner.base import Strategy, register_strategy
+from syncnas_tvm.planner.prior import ranking
+from syncnas_tvm.planner.space import Candidate
+from syncnas_tvm.scorer import State
 
-EXPLORATION = 0.7
-"""UCT's constant; rewards are scaled to the range seen, so it does not depend on the model."""
-FOLLOW_BEST, FOLLOW_LAST = 0.6, 0.25
-"""Rollouts: how often a decision is the best plan's, or the same as the one before it."""
+EXPLORATION = 0.4
+"""UCT's constant; what is left to pay is scaled to the range seen at each node."""
+WIDTH, GROWTH = 2.0, 0.6
+"""A node visited n times has at most WIDTH * n ** GROWTH children: the likely ones come first."""
+LIKELIEST = 0.5
+"""Rollouts: the chance to take the likeliest decision, then the next one, and so on."""
 
 
 class _Node:
-    """A prefix of a plan. ``done``: every plan that begins with it has been tried."""
+    """Beginnings of plans with the same future: the region they end at, and the scorer's key.
 
-    __slots__ = ("best", "children", "done", "position", "total", "untried", "visits")
+    ``best`` and ``mean`` are microseconds still to pay from here on, the least known and that of
+    all visits. ``order`` are the region's candidates, likely ones first, of which the first
+    ``opened`` have been tried from here.
+    """
 
-    def __init__(self, position: int, choices: int) -> None:
-        self.position = position
-        self.untried = list(range(choices))
-        self.children: dict[int, _Node] = {}
-        self.visits, self.total, self.best = 0, 0.0, 0.0
+    __slots__ = (
+        *("best", "children", "done", "index", "number", "opened", "order", "parent"),
+        *("position", "state", "total", "visits", "worst"),
+    )
+
+    def __init__(self, position: int, state: State, order: tuple[int, ...]) -> None:
+        self.position, self.state, self.order = position, state, order
+        self.children: dict[int, _Edge] = {}
+        self.opened = self.visits = 0
+        self.total = self.worst = 0.0
+        self.best = inf
         self.done = False
+        self.number = self.parent = self.index = -1
+
+
+class _Edge:
+    """A decision at a node, what it adds to the clock in microseconds, and where it leads."""
+
+    __slots__ = ("child", "us", "visits")
+
+    def __init__(self, us: float, child: _Node, visits: int = 0) -> None:
+        self.us, self.child, self.visits = us, child, visits
 
 
 @register_strategy
 class MCTS(Strategy):
     """UCT (Kocsis and Szepesvari, "Bandit based Monte-Carlo Planning", ECML 2006) for one player.
 
-    The reward of a plan is the better single lane's latency over the plan's; a node is worth
-    the mean of its rewards and their maximum, half each, for it is the best plan that counts.
-    Rollouts follow the best plan so far, or the decision before, or chance. The best simple plan is
-    improved by local search first: the tree search then looks for what that cannot reach.
+    Beginnings of plans with the same future share a node (Childs, Brodeur and Kocsis,
+    "Transpositions and move groups in Monte Carlo tree search", CIG 2008), so a node counts what is
+    still to pay and not what was. A decision is worth its own cost and what its child has still to
+    pay, half the least and half the mean, on the scale of what was seen at the node. Nodes open
+    their decisions one by one in the order of :func:`ranking`; rollouts mostly follow it. When the
+    nodes know of a plan that is better than the best evaluated, it is evaluated next.
     """
 
     name = "mcts"
 
-    def search(self, space: Space, trial: Trial) -> None:
-        """See :meth:`Strategy.search`."""
-        rng = random.Random(self.seed)
-        trial(fixed.split_all(space, trial))
-        improve(space, trial, trial.best, list(runs(space)), rng)
-        root = self._node(space, 0)
-        self._low, self._high = 1.0, 1.0
-        while not root.done:
-            self._iterate(space, trial, root, rng)
-        trial.complete = True
+    def begin(self) -> None:
+        """See :meth:`Strategy.begin`."""
+        self._nodes: list[_Node] = []
+        self._table: dict[tuple[int, Hashable], _Node] = {}
+        self._order: tuple[tuple[int, ...], ...] = ()
 
-    @staticmethod
-    def _node(space: Space, position: int) -> _Node:
-        return _Node(position, len(space.candidates[position]) if position < len(space) else 0)
+    def step(self) -> bool:
+        """One descent and rollout, or one plan put together from what is known."""
+        if not self._order:
+            self.trial.decided(2 * sum(map(len, self.space.candidates)))
+            self._order = ranking(self.space, self.trial.scorer)
+            self._root = self._node(0, self.trial.scorer.start)
+            self._walk(list(self.trial.best))
+        elif self._root.best < self.trial.best_us * (1 - 1e-9) and not self._seen_best:
+            self.trial(self._known_best())
+            self._seen_best = True
+        elif self._root.done:
+            self.trial.complete = True
+        else:
+            self.trial.check()
+            self._walk([])
+        return not self.trial.complete
 
-    def _iterate(self, space: Space, trial: Trial, root: _Node, rng: random.Random) -> None:
-        """Select and expand one node, roll out a plan from it, and note its reward above."""
-        node, path, plan = root, [root], list[Candidate]()
-        while node.position < len(space):
-            here = space.candidates[node.position]
-            fresh = bool(node.untried)
-            index = (
-                node.untried.pop(rng.randrange(len(node.untried))) if fresh else self._select(node)
-            )
-            if fresh:
-                node.children[index] = self._node(space, node.position + here[index].span)
-            plan.append(here[index])
-            node = node.children[index]
-            path.append(node)
-            if fresh:
-                break
-        node.done = node.position == len(space)
-        self._roll_out(space, trial, plan, node.position, rng)
-        reward = trial.single_us / max(trial(plan), 1e-9)
-        self._low, self._high = min(self._low, reward), max(self._high, reward)
-        for above in reversed(path):
+    def _walk(self, given: list[Candidate]) -> None:
+        """Evaluate a plan from the root to the end: the ``given`` one, or as UCT and rollout say."""
+        node, rolling = self._root, False
+        path: list[tuple[_Node, int]] = []
+        known_us = node.best
+        while node.position < len(self.space):
+            if given:
+                wanted = given.pop(0)
+                choice = self.space.candidates[node.position].index(wanted)
+            elif rolling or not node.visits:
+                rolling, choice = True, self._roll(node)
+            else:
+                choice = self._select(node)
+                if choice < 0:
+                    break
+            path.append((node, choice))
+            node = (node.children.get(choice) or self._open(node, choice)).child
+        us = node.best
+        for above, choice in reversed(path):
+            edge = above.children[choice]
+            us += edge.us
+            edge.visits += 1
             above.visits += 1
-            above.total += reward
-            above.best = max(above.best, reward)
-            if above.children and not above.untried:
-                above.done = all(child.done for child in above.children.values())
+            above.total += us
+            above.worst = max(above.worst, us)
+            above.best = min(above.best, edge.us + edge.child.best)
+            self._check_done(above)
+        self._seen_best = self._seen_best and self._root.best >= known_us
+        if node.position == len(self.space):
+            self.trial.evaluations += 1
+            if us < max(self.trial.best_us, self.trial.split_us):
+                plan = [self.space.candidates[n.position][choice] for n, choice in path]
+                self.trial.offer(plan)
 
     def _select(self, node: _Node) -> int:
-        """The child with the highest upper confidence bound among those not done."""
-        scale = EXPLORATION * ((self._high - self._low) or 1.0)
-        log_visits = math.log(node.visits)
+        """The decision with the lowest bound, or a new one; -1 where all have been tried out."""
+        while node.opened < len(node.order) and node.order[node.opened] in node.children:
+            node.opened += 1
+        grows = len(node.children) < WIDTH * (node.visits + 1) ** GROWTH
+        if grows and node.opened < len(node.order):
+            return node.order[node.opened]
+        scale = EXPLORATION * (node.worst - node.best)
+        log_visits = log(node.visits + 1)
+        found, lowest = -1, inf
+        for choice, edge in node.children.items():
+            child = edge.child
+            least = edge.us + child.best
+            if least < node.best:
+                node.best = least
+            if child.done:
+                continue
+            mean = child.total / child.visits if child.visits else child.best
+            bound = edge.us + 0.5 * (child.best + mean)
+            bound -= scale * sqrt(log_visits / (edge.visits + 1))
+            if bound < lowest:
+                found, lowest = choice, bound
+        if found < 0 and node.opened < len(node.order):
+            return node.order[node.opened]
+        if found < 0:
+            node.done = True
+        return found
 
-        def bound(index: int) -> float:
-            child = node.children[index]
-            value = 0.5 * (child.total / child.visits + child.best)
-            return value + scale * math.sqrt(log_visits / child.visits)
+    def _roll(self, node: _Node) -> int:
+        """A decision by chance, the likely ones more often."""
+        draw, order = self.rng.random, node.order
+        for choice in order:
+            if draw() < LIKELIEST:
+                return choice
+        return order[0]
 
-        return max((i for i, child in node.children.items() if not child.done), key=bound)
+    def _open(self, node: _Node, choice: int) -> _Edge:
+        candidate = self.space.candidates[node.position][choice]
+        state = self.trial.scorer.step(node.state, candidate)
+        child = self._node(node.position + candidate.span, state, node.number, choice)
+        edge = node.children[choice] = _Edge(state[0] - node.state[0], child)
+        return edge
 
-    @staticmethod
-    def _roll_out(
-        space: Space, trial: Trial, plan: list[Candidate], position: int, rng: random.Random
-    ) -> None:
-        """Complete ``plan`` from ``position`` on."""
-        best: dict[int, Candidate] = {}
-        start = 0
-        for candidate in trial.best:
-            best[start] = candidate
-            start += candidate.span
-        while position < len(space):
-            here, choice = space.candidates[position], rng.random()
-            wanted = best.get(position) if choice < FOLLOW_BEST else None
-            if wanted is None and plan and choice < FOLLOW_BEST + FOLLOW_LAST:
-                label = plan[-1].label
-                wanted = next((c for c in here if c.label == label), None)
-            plan.append(wanted or rng.choice(here))
-            position += plan[-1].span
+    def _node(self, position: int, state: State, parent: int = -1, index: int = -1) -> _Node:
+        """The node of ``state``; ``parent`` and ``index`` say how it was reached first."""
+        key = position, self.trial.scorer.key(state)
+        node = self._table.get(key)
+        if node is None:
+            node = self._table[key] = _Node(
+                position, state, self._order[position] if position < len(self.space) else ()
+            )
+            node.number, node.parent, node.index = len(self._nodes), parent, index
+            self._nodes.append(node)
+            if position == len(self.space):
+                node.best, node.done = self.trial.scorer.end(state) - state[0], True
+        return node
+
+    def _check_done(self, node: _Node) -> None:
+        """Mark a node whose every decision has been tried to the end."""
+        if len(node.children) == len(node.order):
+            node.done = all(edge.child.done for edge in node.children.values())
+            if node.done:
+                node.best = min(edge.us + edge.child.best for edge in node.children.values())
+
+    def _known_best(self) -> list[Candidate]:
+        """The best plan that the nodes know of."""
+        node, plan = self._root, list[Candidate]()
+        while node.position < len(self.space):
+            edges = node.children
+            choice = min(edges, key=lambda i: edges[i].us + edges[i].child.best)
+            plan.append(self.space.candidates[node.position][choice])
+            node = edges[choice].child
+        return plan
+
+    _seen_best = False
+    """Whether what the root knows as its best was evaluated already."""
+
+    def save(self) -> Any:
+        """The nodes in the order in which they were made; a child's clock is its parent's and the
+        decision's, so that states need not be saved."""
+        nodes = [
+            [n.parent, n.index, n.opened, n.visits, n.total, n.worst, n.best, n.done]
+            for n in self._nodes
+        ]
+        edges = [
+            [[choice, e.us, e.child.number, e.visits] for choice, e in n.children.items()]
+            for n in self._nodes
+        ]
+        return {"order": self._order, "nodes": nodes, "edges": edges, "seen": self._seen_best}
+
+    def load(self, memory: Any) -> None:
+        """See :meth:`Strategy.load`."""
+        if not memory["order"]:
+            return
+        self._order = tuple(map(tuple, memory["order"]))
+        self._seen_best = memory["seen"]
+        self._root = self._node(0, self.trial.scorer.start)
+        step = self.trial.scorer.step
+        for parent, index, *_ in memory["nodes"][1:]:
+            above = self._nodes[parent]
+            candidate = self.space.candidates[above.position][index]
+            state = step(above.state, candidate)
+            self._node(above.position + candidate.span, state, parent, index)
+        for node, values, edges in zip(self._nodes, memory["nodes"], memory["edges"], strict=True):
+            _, _, node.opened, node.visits, node.total, node.worst, node.best, node.done = values
+            for choice, us, child, visits in edges:
+                node.children[choice] = _Edge(us, self._nodes[child], visits)

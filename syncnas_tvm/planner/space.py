@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from syncnas_tvm.errors import PlanError
 from syncnas_tvm.plan import Decision, Plan
@@ -66,14 +67,37 @@ class Space:
 
     def single(self, start: int) -> tuple[Candidate, ...]:
         """The candidates that cover region ``start`` alone."""
-        return tuple(c for c in self.candidates[start] if c.span == 1)
+        return self._singles[start]
 
-    def count(self) -> int:
-        """How many plans there are."""
+    @cached_property
+    def _singles(self) -> tuple[tuple[Candidate, ...], ...]:
+        return tuple(tuple(c for c in here if c.span == 1) for here in self.candidates)
+
+    @cached_property
+    def ways(self) -> tuple[int, ...]:
+        """How many ways there are to decide the regions from each one on; 1 after the last."""
         ways = [1]
         for here in reversed(self.candidates):
             ways.append(sum(ways[-c.span] for c in here))
-        return ways[-1]
+        return tuple(reversed(ways))
+
+    def count(self) -> int:
+        """How many plans there are."""
+        return self.ways[0]
+
+    def plan_at(self, number: int) -> tuple[Candidate, ...]:
+        """The plan of that number, from 0 up to, not including, :meth:`count`, as in :meth:`plans`."""
+        plan: list[Candidate] = []
+        start = 0
+        while start < len(self):
+            for candidate in self.candidates[start]:
+                ways = self.ways[start + candidate.span]
+                if number < ways:
+                    break
+                number -= ways
+            plan.append(candidate)
+            start += candidate.span
+        return tuple(plan)
 
     def plans(self, start: int = 0) -> Iterator[tuple[Candidate, ...]]:
         """Every plan, as candidates in order; :meth:`count` says how many."""
