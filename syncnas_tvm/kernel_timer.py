@@ -88,12 +88,12 @@ def _time_batch(
         empty = functions.pop(EMPTY, None)
         calls = []
         for name, function in functions.items():
-            calls.append(_Call(vm[name], built[name], len(function.params), device))
+            calls.append(Call(vm[name], built[name], len(function.params), device))
             calls[-1].run()  # compiles a GPU kernel
             if time.monotonic() >= deadline:
                 break
         if empty is not None:
-            calls.append(_Call(vm[EMPTY], built[EMPTY], len(empty.params), device))
+            calls.append(Call(vm[EMPTY], built[EMPTY], len(empty.params), device))
         once = gpu_us if lane == "gpu" else cpu_us
         rounds = [[once(call) for call in calls] for _ in range(ROUNDS)]
     samples = np.array(rounds)
@@ -129,7 +129,7 @@ class Timed(Protocol):
         """Run the kernel, or hand it to the GPU."""
 
 
-class _Call:
+class Call:
     """A kernel and tensors for it; ``inputs`` of them are values, the others its weights."""
 
     def __init__(

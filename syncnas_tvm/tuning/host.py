@@ -7,7 +7,7 @@ both work in this process, and all kernels of a batch are called in turn, as a n
 
 from __future__ import annotations
 
-import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ class HostBuilder(PyBuilder):
             tvm.compile(wanted.mod, target=wanted.target).export_library(path)
             return BuilderResult(path, None)
         except Exception as error:  # one candidate that cannot be built is no candidate
-            folder.rmdir() if not any(folder.iterdir()) else None
+            shutil.rmtree(folder, ignore_errors=True)
             return BuilderResult(None, error_line(error))
 
 
@@ -59,14 +59,8 @@ class HostRunner(PyRunner):
 
     def run(self, runner_inputs: list[RunnerInput]) -> list[RunnerFuture]:
         """All calls are done when this returns."""
-        calls: list[_Call | RunnerResult] = []
         with on_cpu_lane(self._target.cpus):
-            for wanted in runner_inputs:
-                try:
-                    calls.append(_Call(wanted))
-                    calls[-1].run()
-                except Exception as error:
-                    calls[len(calls) - 1 :] = [RunnerResult(None, error_line(error))]
+            calls = [_prepare(wanted) for wanted in runner_inputs]
             seconds = _time([call for call in calls if isinstance(call, _Call)])
         results = [
             RunnerResult(seconds.pop(0), None) if isinstance(call, _Call) else call
@@ -101,6 +95,16 @@ class _Call:
             self._device.sync()
 
 
+def _prepare(wanted: RunnerInput) -> _Call | RunnerResult:
+    """A call that has run once; what went wrong where it cannot."""
+    try:
+        call = _Call(wanted)
+        call.run()
+    except Exception as error:
+        return RunnerResult(None, error_line(error))
+    return call
+
+
 def _time(calls: Sequence[_Call]) -> list[list[float]]:
     """Seconds of each call in each round; rounds begin with another call each."""
     samples: list[list[float]] = [[] for _ in calls]
@@ -121,6 +125,4 @@ def _done(result: RunnerResult) -> RunnerFuture:
 def remove_artifact(result: Any) -> None:
     """Remove a built candidate, as MetaSchedule does it for those that it built itself."""
     if result.artifact_path is not None:
-        path = Path(str(result.artifact_path))
-        path.unlink(missing_ok=True)
-        os.rmdir(path.parent)
+        shutil.rmtree(Path(str(result.artifact_path)).parent, ignore_errors=True)

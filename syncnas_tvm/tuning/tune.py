@@ -182,9 +182,13 @@ class _Tuner:
         good = [i for i, result in enumerate(built) if result.artifact_path is not None]
         inputs = [RunnerInput(built[i].artifact_path, device, info) for i in good]
         samples: dict[int, list[float]] = {i: [] for i in good}
-        for _ in range(FINAL_REPEATS):
-            for i, future in zip(good, self._runner.run(inputs), strict=True):
-                samples[i] += [float(s) for s in future.result().run_secs or ()]
+        try:
+            for _ in range(FINAL_REPEATS):
+                for i, future in zip(good, self._runner.run(inputs), strict=True):
+                    samples[i] += [float(s) for s in future.result().run_secs or ()]
+        finally:
+            for result in built:
+                remove_artifact(result)
         database = self._database()
         workload = database.commit_workload(space.workload)
         for i in good:
@@ -192,8 +196,6 @@ class _Tuner:
                 middle = [median(samples[i])]
                 trace = schedules[i].trace
                 database.commit_tuning_record(TuningRecord(trace, workload, middle, target, info))
-        for result in built:
-            remove_artifact(result)
 
     def _records(self) -> TuningRecords:
         for name in (WORKLOADS, RECORDS):
