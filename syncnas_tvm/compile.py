@@ -115,6 +115,12 @@ def make_parser() -> Parser:
         "--tolerance", type=positive_float, default=1e-4, help="largest relative error (1e-4)"
     )
     parser.add_argument(
+        "--tuning-records",
+        type=Path,
+        metavar="FOLDER",
+        help="schedule kernels as the tuning records in this folder say, where it has one",
+    )
+    parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write the timelines for chrome://tracing"
     )
     return parser
@@ -163,6 +169,7 @@ def _work(command: Command) -> None:
                 sync_us=options.sync_us,
                 search_state=options.search_state,
                 cost_model=_measurements(options, target),
+                tuning_records=options.tuning_records,
                 report=progress,
             )
     except PlanError as error:

@@ -43,6 +43,7 @@ from syncnas_tvm.runtime.lanes import gpu_device, reserve_cores
 from syncnas_tvm.syncs import count_syncs
 from syncnas_tvm.targets import Target, TargetCosts, load_target
 from syncnas_tvm.timeline import Timeline
+from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.verify import Deviation, compare_with_onnxruntime
 from syncnas_tvm.work import LANES, Lane
 
@@ -76,6 +77,7 @@ class CompileResult:
     choice: Choice
     latency_us: dict[str, Latency]
     fallbacks: tuple[Fallback, ...] = ()
+    tuning: TuningRecords | None = None
     deviation: Deviation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -106,6 +108,7 @@ class CompileResult:
             "syncs": self.syncs,
             "latency_us": {name: vars(latency) for name, latency in self.latency_us.items()},
             "fallbacks": [vars(fallback) for fallback in self.fallbacks],
+            "tuning": None if self.tuning is None else self.tuning.to_json(),
             "max_abs_error": self.deviation.max_abs if self.deviation else None,
             "max_rel_error": self.deviation.max_rel if self.deviation else None,
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
@@ -132,6 +135,7 @@ def compile_onnx(
     search_state: str | Path | None = None,
     cost_model: CostModel | None = None,
     timed: bool | None = None,
+    tuning_records: str | Path | None = None,
     report: Report = lambda stage, detail: None,
 ) -> CompileResult:
     """Compile an ONNX model for both lanes of ``target`` and write it to the folder ``output``.
@@ -143,7 +147,8 @@ def compile_onnx(
     ``search_state`` is continued, where there is one, and saved there. ``verify`` runs the
     executable on random inputs and on ``verify_inputs`` and compares with onnxruntime; it is on by
     default for targets that run here, as is ``timed``, which measures the latency of the plan and
-    of each lane alone. With no ``output`` the executable goes to a temporary folder that is gone at
+    of each lane alone. Kernels with a record in the folder ``tuning_records`` are scheduled as it
+    says. With no ``output`` the executable goes to a temporary folder that is gone at
     the end.
 
     Raises ModelError, InputError, TargetError, PlanError, RuleError, BuildError, and
@@ -160,6 +165,8 @@ def compile_onnx(
     CostMode(cost_mode, sync_us)  # a wrong one is said now
     if folder is not None:
         artifact.check_output(folder)
+    if tuning_records is not None:
+        job.records = TuningRecords(Path(tuning_records), job.target)
     if on_host:
         reserve_cores(job.target)
         if lanes != "cpu":
@@ -183,7 +190,14 @@ def compile_onnx(
             )
     latency_us = {name: Latency(choice.latency_us.get(name)) for name in (*LANES, "both")}
     result = CompileResult(
-        job.model, job.target, folder, graph, choice, latency_us, seconds=job.seconds
+        job.model,
+        job.target,
+        folder,
+        graph,
+        choice,
+        latency_us,
+        tuning=job.records,
+        seconds=job.seconds,
     )
     with _folder_for(folder) as aside:
         with job.stage("build"):
@@ -213,6 +227,7 @@ class _Job:
         self.target = target
         self.report = report
         self.seconds: dict[str, float] = {}
+        self.records: TuningRecords | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -233,7 +248,12 @@ class _Job:
             return Roofline(self.target), self.target.costs
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         table = measured_table(
-            graph, space, self.target, used, lambda text: self.report("measure", text)
+            graph,
+            space,
+            self.target,
+            used,
+            lambda text: self.report("measure", text),
+            records=self.records,
         )
         return table, measured_costs(self.target) if "gpu" in used else self.target.costs
 
@@ -242,7 +262,7 @@ class _Job:
     ) -> Manifest:
         """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
         try:
-            executable = build(apply_plan(graph, choice.plan), self.target)
+            executable = build(apply_plan(graph, choice.plan), self.target, self.records)
         except SyncNASError:
             raise
         except Exception as error:

@@ -21,6 +21,7 @@ from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.planner import Candidate, Space
 from syncnas_tvm.runtime.lanes import gpu_device, gpu_name, on_cpu_lane
 from syncnas_tvm.targets import Target, TargetCosts, Transfer
+from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.work import LANES, Lane
 
 # The lane's share of a cut that is measured: a half and a quarter; the whole comes from Place.
@@ -44,15 +45,19 @@ def measured_table(
     lanes: tuple[Lane, ...] = LANES,
     report: Callable[[str], None] = lambda text: None,
     seconds: float = MEASURE_SECONDS,
+    records: TuningRecords | None = None,
 ) -> MeasuredTable:
     """Latencies of the model's kernels on this machine, as many as can be measured in ``seconds``.
 
     Measured are the whole, half and quarter of each distinct kernel, the heaviest first; cuts in
-    between are interpolated. Earlier results are read from the user's cache folder, new ones added.
+    between are interpolated. Earlier results are read from the user's cache folder, new ones added;
+    those of kernels that were built with tuning ``records`` are kept apart.
     """
     key = machine_key(
         target, schedules=_schedule_digest(), gpu=gpu_name() if "gpu" in lanes else ""
     )
+    if records is not None:
+        key["tuning"] = records.digest
     file = TableFile.in_folder(cache_folder(), key)
     table, problems = file.load(Roofline(target))
     for problem in problems:
@@ -66,6 +71,7 @@ def measured_table(
         target,
         time.monotonic() + seconds,
         lambda done: report(f"{done} of {len(wanted)} kernels measured"),
+        records,
     )
     for t in times:
         table.add(t.kernel, t.latency_us, t.noise_us)

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tvm
@@ -24,6 +24,7 @@ from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.rebuild import emit_function
 from syncnas_tvm.lowering import build_kernels
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
+from syncnas_tvm.schedule.packed_kernels import Records
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import Kernel, Lane
 
@@ -47,11 +48,12 @@ def time_kernels(
     target: Target,
     deadline: float,
     report: Callable[[int], None] = lambda done: None,
+    records: Records | None = None,
 ) -> list[KernelTime]:
     """Build and time the kernels of one lane in the given order, until ``deadline``.
 
     ``deadline`` is a value of ``time.monotonic``; what was not reached by then is left out.
-    ``report`` is told how many are done.
+    ``report`` is told how many are done. Kernels with a tuning record in ``records`` are tuned ones.
     """
     times: list[KernelTime] = []
     for lane in ("cpu", "gpu"):
@@ -61,13 +63,17 @@ def time_kernels(
             if time.monotonic() >= deadline:
                 break
             batch = ours[start : start + BATCH]
-            times += _time_batch(batch, lane, target, deadline)
+            times += _time_batch(batch, lane, target, deadline, records)
             report(len(times))
     return times
 
 
 def _time_batch(
-    groups: Sequence[Group], lane: Lane, target: Target, deadline: float
+    groups: Sequence[Group],
+    lane: Lane,
+    target: Target,
+    deadline: float,
+    records: Records | None,
 ) -> Iterable[KernelTime]:
     mod = tvm.IRModule()
     functions = {f"k{i}": group.function() for i, group in enumerate(groups)}
@@ -75,20 +81,20 @@ def _time_batch(
         functions[EMPTY] = _empty_function()
     for name, function in functions.items():
         mod[name] = function.with_attrs({LANE_ATTR: lane, "global_symbol": name})
-    executable, built = build_kernels(mod, target)
+    executable, built = build_kernels(mod, target, records)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     with on_cpu_lane(target.cpus):
         empty = functions.pop(EMPTY, None)
         calls = []
         for name, function in functions.items():
-            calls.append(_Call(vm[name], built[name], len(function.params), device))
+            calls.append(Call(vm[name], built[name], len(function.params), device))
             calls[-1].run()  # compiles a GPU kernel
             if time.monotonic() >= deadline:
                 break
         if empty is not None:
-            calls.append(_Call(vm[EMPTY], built[EMPTY], len(empty.params), device))
-        once = _gpu_us if lane == "gpu" else _cpu_us
+            calls.append(Call(vm[EMPTY], built[EMPTY], len(empty.params), device))
+        once = gpu_us if lane == "gpu" else cpu_us
         rounds = [[once(call) for call in calls] for _ in range(ROUNDS)]
     samples = np.array(rounds)
     if empty is not None:
@@ -113,7 +119,17 @@ def _empty_function() -> relax.Function:
     return builder.get()["main"]
 
 
-class _Call:
+class Timed(Protocol):
+    """A kernel with its tensors."""
+
+    def write_inputs(self) -> None:
+        """Write the inputs anew: they are where a kernel in front would have left them."""
+
+    def run(self) -> None:
+        """Run the kernel, or hand it to the GPU."""
+
+
+class Call:
     """A kernel and tensors for it; ``inputs`` of them are values, the others its weights."""
 
     def __init__(
@@ -138,14 +154,15 @@ class _Call:
         self._run(*self._args)
 
 
-def _cpu_us(call: _Call) -> float:
+def cpu_us(call: Timed) -> float:
+    """Time of one call, on the host's clock."""
     call.write_inputs()
     start = time.perf_counter()
     call.run()
     return (time.perf_counter() - start) * 1e6
 
 
-def _gpu_us(call: _Call) -> float:
+def gpu_us(call: Timed) -> float:
     """Time on the device, from its own events: the queue's and the host's part is not the kernel's."""
     tvm_ffi.get_global_func("syncnas.opencl.profile_start")()
     call.write_inputs()

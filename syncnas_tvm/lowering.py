@@ -12,17 +12,17 @@ from syncnas_tvm.passes.lift_gpu_weights import LiftGpuWeights
 from syncnas_tvm.passes.pack_lanes import PackLanes
 from syncnas_tvm.passes.place_allocations import PlaceAllocations
 from syncnas_tvm.schedule import ScheduleKernels
-from syncnas_tvm.schedule.packed_kernels import PackedSchedules
+from syncnas_tvm.schedule.packed_kernels import PackedSchedules, Records
 from syncnas_tvm.targets import Target
 
 T = relax.transform
 
 
-def _kernel_passes(target: Target) -> list[tvm.transform.Pass]:
+def _kernel_passes(target: Target, records: Records | None = None) -> list[tvm.transform.Pass]:
     """Operators to scheduled kernels of their lanes."""
     return [
         # Packed kernels for what has a packed definition...
-        PackLanes(PackedSchedules.of(target)),
+        PackLanes(PackedSchedules.of(target, records)),
         # ... and TVM's own for the rest. No device is known to Relax here, so nothing can lose one.
         T.LegalizeOps(),
         T.AnnotateTIROpPattern(),
@@ -52,13 +52,13 @@ def _vm_passes() -> list[tvm.transform.Pass]:
     ]
 
 
-def lowering_passes(target: Target) -> list[tvm.transform.Pass]:
+def lowering_passes(target: Target, records: Records | None = None) -> list[tvm.transform.Pass]:
     """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
     return [
         # 1. Data movement: which lane has which value.
         InsertTransfers(),
         # 2. Operators to kernels, scheduled for their lane.
-        *_kernel_passes(target),
+        *_kernel_passes(target, records),
         # 3. Weights of the GPU lane become parameters.
         LiftGpuWeights(),
         # 4. Memory and VM builtins.
@@ -66,23 +66,28 @@ def lowering_passes(target: Target) -> list[tvm.transform.Pass]:
     ]
 
 
-def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+def lower(mod: tvm.IRModule, target: Target, records: Records | None = None) -> tvm.IRModule:
     """Run :func:`lowering_passes` on the result of ``ApplyPlan``."""
-    return _run(lowering_passes(target), mod)
+    return _run(lowering_passes(target, records), mod)
 
 
-def build(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
-    """Lower an applied plan and generate its code: CPU functions and OpenCL kernels."""
-    return _generate(lower(mod, target), target)
+def build(mod: tvm.IRModule, target: Target, records: Records | None = None) -> relax.VMExecutable:
+    """Lower an applied plan and generate its code: CPU functions and OpenCL kernels.
+
+    Kernels that have a tuning record in ``records`` are scheduled with its tiling.
+    """
+    return _generate(lower(mod, target, records), target)
 
 
-def build_kernels(mod: tvm.IRModule, target: Target) -> tuple[relax.VMExecutable, tvm.IRModule]:
+def build_kernels(
+    mod: tvm.IRModule, target: Target, records: Records | None = None
+) -> tuple[relax.VMExecutable, tvm.IRModule]:
     """Build lane functions alone, to be measured on tensors of their lane.
 
     Their weights become parameters behind their own; the module with the final signatures is
     returned too.
     """
-    kernels = _run([*_kernel_passes(target), LiftConstants()], mod)
+    kernels = _run([*_kernel_passes(target, records), LiftConstants()], mod)
     return _generate(_run(_vm_passes(), kernels), target), kernels
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syncnas_tvm.plan import Plan
 
@@ -61,9 +61,18 @@ def compile_summary(result: CompileResult) -> str:
         )
     else:
         lines.append("error   not verified")
+    if result.tuning is not None:
+        lines.append(tuning_line(result.tuning.to_json()))
     if result.folder is not None:
         lines.append(f"output  {result.folder}")
     return "\n".join(lines)
+
+
+def tuning_line(tuning: dict[str, Any]) -> str:
+    """How many kernels tuning records were used for, and how many records were not."""
+    text = f"tuning  {tuning['kernels']} kernels have records, {tuning['refined']} of them refined"
+    ignored = [f"{count} records {reason} ignored" for reason, count in tuning["ignored"].items()]
+    return ", ".join([text, *ignored])
 
 
 def plan_table(plan: Plan) -> str:

@@ -27,6 +27,7 @@ from syncnas_tvm.passes.place import Place
 from syncnas_tvm.passes.rule import rules
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.runtime.lanes import gpu_device
+from syncnas_tvm.schedule.packed_kernels import Records
 from syncnas_tvm.targets import Target
 
 Arrays = list[np.ndarray]
@@ -232,10 +233,12 @@ def run_on_llvm(mod: tvm.IRModule, target: Target, inputs: Arrays) -> Arrays:
     return run_compiled(placed_mod, target, inputs)
 
 
-def run_compiled(mod: tvm.IRModule, target: Target, inputs: Arrays) -> Arrays:
-    """Compile an applied module for ``target``, run it here."""
+def run_compiled(
+    mod: tvm.IRModule, target: Target, inputs: Arrays, records: Records | None = None
+) -> Arrays:
+    """Compile an applied module for ``target``, with tuning records if any, and run it here."""
     uses_gpu = any(str((f.attrs or {}).get(LANE_ATTR)) == "gpu" for _, f in mod.functions_items())
-    executable = build(mod, target)
+    executable = build(mod, target, records)
     devices = [tvm.cpu(0), *([gpu_device()] if uses_gpu else [])]
     vm = relax.VirtualMachine(executable, devices)
     weights = list(vm[WEIGHTS_FUNCTION]()) if uses_gpu else []

@@ -9,9 +9,9 @@ from syncnas_tvm.schedule.blocks import extents, largest_divisor
 WORK_GROUP = 64
 
 
-def bind_flat(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV) -> None:
+def bind_flat(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV, limit: int = WORK_GROUP) -> None:
     """Bind one loop to the grid, the last work group guarded where it does not divide."""
-    items = min(WORK_GROUP, extents(sch, [loop])[0])
+    items = min(limit, extents(sch, [loop])[0])
     group, item = sch.split(loop, [None, items])
     sch.bind(group, "blockIdx.x")
     sch.bind(item, "threadIdx.x")
@@ -28,14 +28,21 @@ def bind_grid(
     while len(loops) > 3:
         loops = [sch.fuse(*loops[:2]), *loops[2:]]
     groups, items = [], []
-    for loop in reversed(loops):
-        size = largest_divisor(extents(sch, [loop])[0], limit)
-        limit //= size
+    for loop, size in zip(loops, work_group(extents(sch, loops), limit), strict=True):
         group, item = sch.split(loop, [None, size])
-        groups.insert(0, group)
-        items.insert(0, item)
+        groups.append(group)
+        items.append(item)
     sch.reorder(*groups, *items)
     for axis, group, item in zip("xyz", reversed(groups), reversed(items), strict=False):
         sch.bind(group, f"blockIdx.{axis}")
         sch.bind(item, f"threadIdx.{axis}")
     return items[-1]
+
+
+def work_group(shape: list[int], limit: int) -> list[int]:
+    """Work items of a group in each dimension of a grid: divisors, the innermost as large as may be."""
+    sizes: list[int] = []
+    for extent in reversed(shape):
+        sizes.insert(0, largest_divisor(extent, limit))
+        limit //= sizes[0]
+    return sizes

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from tvm import tirx
+from tvm import s_tir, tirx
 
-from syncnas_tvm.schedule import packed_cpu, packed_gpu
+from syncnas_tvm.schedule import cpu_tilings, gpu_tilings, packed_cpu, packed_gpu
 from syncnas_tvm.schedule.conversion import conversion
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
 from syncnas_tvm.schedule.merge import merge
-from syncnas_tvm.schedule.packed import Definition, Machine
+from syncnas_tvm.schedule.packed import Definition, Family, Machine
+from syncnas_tvm.schedule.tiling import Tiling
+from syncnas_tvm.schedule.tuning_space import TuningSpace
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import Lane, Shape
 
@@ -19,21 +22,31 @@ OPAQUE = 8
 NEON_VECTOR = 4
 
 
+class Records(Protocol):
+    """Where tuned tilings come from: ``syncnas_tvm.tuning.TuningRecords``."""
+
+    def tiling(self, space: TuningSpace) -> Tiling | None:
+        """The best one of the space's tilings; None where the rule's own is to be taken."""
+
+
 @dataclass(frozen=True)
 class PackedSchedules:
     """Schedules packed kernels for a target.
 
     ``vector`` floats are a packed group of channels; ``registers`` the CPU's vector registers;
-    ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane.
+    ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane;
+    ``work_items`` the most of a GPU's work group. ``records`` refine what the rules choose.
     """
 
     vector: int
     registers: int
     accumulators: int
     threads: int = 1
+    work_items: int = 256
+    records: Records | None = None
 
     @staticmethod
-    def of(target: Target) -> PackedSchedules:
+    def of(target: Target, records: Records | None = None) -> PackedSchedules:
         """From the target's vector width: AVX-512 and NEON have 32 registers, AVX2 has 16.
 
         A GPU work item of a mobile GPU has room for few accumulators; OpenCL on CPU cores (``host``)
@@ -41,7 +54,10 @@ class PackedSchedules:
         """
         registers = 16 if target.vector_lanes == 8 else 32
         accumulators = registers * 3 // 4 if target.is_host else 8
-        return PackedSchedules(target.vector_lanes, registers, accumulators, target.cpu_threads)
+        items = int(target.gpu.get("max_num_threads", 256))
+        return PackedSchedules(
+            target.vector_lanes, registers, accumulators, target.cpu_threads, items, records
+        )
 
     @property
     def cpu_accumulators(self) -> int:
@@ -60,17 +76,24 @@ class PackedSchedules:
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""
-        family = definition.family
-        if lane == "cpu":
-            parts = [
-                packed_cpu.schedule(f, family, self.cpu_accumulators, self.threads)
-                for f in definition.functions
-            ]
-        else:
-            parts = [
-                packed_gpu.schedule(f, family, self.accumulators) for f in definition.functions
-            ]
+        parts = []
+        for space in self.spaces(definition, lane):
+            tuned = None if self.records is None else self.records.tiling(space)
+            parts.append(space.scheduled(tuned))
         return _final(merge(parts) if len(parts) > 1 else parts[0])
+
+    def spaces(self, definition: Definition, lane: Lane) -> list[TuningSpace]:
+        """What may be chosen in the schedule of each of the definition's functions."""
+        return [self._space(f, definition.family, lane) for f in definition.functions]
+
+    def _space(self, function: tirx.PrimFunc, family: Family, lane: Lane) -> TuningSpace:
+        function = function.with_attr("global_symbol", "main")
+        sch = s_tir.Schedule(function)
+        if lane == "cpu":
+            tilings = cpu_tilings.tilings(sch, family, self.cpu_accumulators, self.threads)
+        else:
+            tilings = gpu_tilings.tilings(sch, family, self.accumulators, self.work_items)
+        return TuningSpace(function, family, lane, tilings)
 
     def conversion(self, shape: Shape, lane: Lane, packing: bool) -> tirx.PrimFunc:
         """The kernel that changes the layout of an NCHW tensor of ``shape``."""

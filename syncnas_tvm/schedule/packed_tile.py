@@ -14,16 +14,34 @@ def tile_of(width: int, channel_blocks: int, accumulators: int) -> tuple[int, in
     Of the tiles that divide the map, the one that loads least for its multiply-adds: a step of the
     reduction loads an input per pixel and a weight per channel vector, and multiplies all pairs.
     """
+    fitting = fitting_tiles(width, channel_blocks, accumulators, MAX_CHANNELS)
+    return max(fitting, key=lambda tile: (_per_load(tile), tile[0]))
+
+
+def good_tiles(width: int, channel_blocks: int, accumulators: int) -> list[tuple[int, int]]:
+    """Tiles that load at most twice as much for a multiply-add as the best."""
+    fitting = fitting_tiles(width, channel_blocks, accumulators, MAX_CHANNELS + 1)
+    least = max(map(_per_load, fitting)) / 2
+    return [tile for tile in fitting if _per_load(tile) >= least]
+
+
+def fitting_tiles(
+    width: int, channel_blocks: int, accumulators: int, most_channels: int
+) -> list[tuple[int, int]]:
+    """All tiles that divide the map and have their sums in registers."""
     pixels = {p for p in range(1, min(MAX_PIXELS, accumulators) + 1) if width % p == 0}
     if len(pixels) == 1 and width <= accumulators:
         pixels.add(width)  # a prime width is one tile
-    fitting = [
+    return [
         (p, c)
-        for p in pixels
-        for c in range(1, MAX_CHANNELS + 1)
+        for p in sorted(pixels)
+        for c in range(1, most_channels + 1)
         if channel_blocks % c == 0 and p * c <= accumulators
     ]
-    return max(fitting, key=lambda tile: (tile[0] * tile[1] / sum(tile), tile[0]))
+
+
+def _per_load(tile: tuple[int, int]) -> float:
+    return tile[0] * tile[1] / sum(tile)
 
 
 def accumulate(
