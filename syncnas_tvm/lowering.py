@@ -5,6 +5,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.assign_kernels import AssignKernels
 from syncnas_tvm.passes.insert_transfers import InsertTransfers
 from syncnas_tvm.passes.lift_constants import LiftConstants
@@ -12,17 +13,18 @@ from syncnas_tvm.passes.lift_gpu_weights import LiftGpuWeights
 from syncnas_tvm.passes.pack_lanes import PackLanes
 from syncnas_tvm.passes.place_allocations import PlaceAllocations
 from syncnas_tvm.schedule import ScheduleKernels
+from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import Target
 
 T = relax.transform
 
 
-def _kernel_passes(target: Target) -> list[tvm.transform.Pass]:
+def _kernel_passes(target: Target, types: LaneTypes) -> list[tvm.transform.Pass]:
     """Operators to scheduled kernels of their lanes."""
     return [
         # Packed kernels for what has a packed definition...
-        PackLanes(PackedSchedules.of(target)),
+        PackLanes(PackedSchedules.of(target, types)),
         # ... and TVM's own for the rest. No device is known to Relax here, so nothing can lose one.
         T.LegalizeOps(),
         T.AnnotateTIROpPattern(),
@@ -52,13 +54,15 @@ def _vm_passes() -> list[tvm.transform.Pass]:
     ]
 
 
-def lowering_passes(target: Target) -> list[tvm.transform.Pass]:
+def lowering_passes(
+    target: Target, types: LaneTypes = FLOAT32
+) -> list[tvm.transform.Pass]:
     """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
     return [
         # 1. Data movement: which lane has which value.
         InsertTransfers(),
         # 2. Operators to kernels, scheduled for their lane.
-        *_kernel_passes(target),
+        *_kernel_passes(target, types),
         # 3. Weights of the GPU lane become parameters.
         LiftGpuWeights(),
         # 4. Memory and VM builtins.
@@ -66,23 +70,27 @@ def lowering_passes(target: Target) -> list[tvm.transform.Pass]:
     ]
 
 
-def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+def lower(mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32) -> tvm.IRModule:
     """Run :func:`lowering_passes` on the result of ``ApplyPlan``."""
-    return _run(lowering_passes(target), mod)
+    return _run(lowering_passes(target, types), mod)
 
 
-def build(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
+def build(
+    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32
+) -> relax.VMExecutable:
     """Lower an applied plan and generate its code: CPU functions and OpenCL kernels."""
-    return _generate(lower(mod, target), target)
+    return _generate(lower(mod, target, types), target)
 
 
-def build_kernels(mod: tvm.IRModule, target: Target) -> tuple[relax.VMExecutable, tvm.IRModule]:
+def build_kernels(
+    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32
+) -> tuple[relax.VMExecutable, tvm.IRModule]:
     """Build lane functions alone, to be measured on tensors of their lane.
 
     Their weights become parameters behind their own; the module with the final signatures is
     returned too.
     """
-    kernels = _run([*_kernel_passes(target), LiftConstants()], mod)
+    kernels = _run([*_kernel_passes(target, types), LiftConstants()], mod)
     return _generate(_run(_vm_passes(), kernels), target), kernels
 
 
@@ -92,5 +100,6 @@ def _run(passes: list[tvm.transform.Pass], mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _generate(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
+    install()
     with tvm.transform.PassContext(opt_level=3):
         return relax.build(mod, target=target.cpu_target(), relax_pipeline=None)

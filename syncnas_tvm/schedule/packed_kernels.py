@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from syncnas_tvm.lane_types import FLOAT32, HALF, LaneTypes
 from syncnas_tvm.schedule import packed_cpu, packed_gpu
 from syncnas_tvm.schedule.conversion import conversion
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
@@ -24,24 +25,30 @@ class PackedSchedules:
     """Schedules packed kernels for a target.
 
     ``vector`` floats are a packed group of channels; ``registers`` the CPU's vector registers;
-    ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane.
+    ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane;
+    ``types`` what the lanes keep in memory.
     """
 
     vector: int
     registers: int
     accumulators: int
     threads: int = 1
+    types: LaneTypes = FLOAT32
 
     @staticmethod
-    def of(target: Target) -> PackedSchedules:
+    def of(target: Target, types: LaneTypes = FLOAT32) -> PackedSchedules:
         """From the target's vector width: AVX-512 and NEON have 32 registers, AVX2 has 16.
 
         A GPU work item of a mobile GPU has room for few accumulators; OpenCL on CPU cores (``host``)
-        has the CPU's own registers.
+        has the CPU's own registers. Halves on the CPU lane: a register holds twice as many, so that is
+        the group of channels, which both lanes share.
         """
         registers = 16 if target.vector_lanes == 8 else 32
         accumulators = registers * 3 // 4 if target.is_host else 8
-        return PackedSchedules(target.vector_lanes, registers, accumulators, target.cpu_threads)
+        vector = target.vector_lanes
+        if types.cpu == HALF:
+            vector, accumulators = vector * 2, accumulators // 2
+        return PackedSchedules(vector, registers, accumulators, target.cpu_threads, types)
 
     @property
     def cpu_accumulators(self) -> int:
@@ -56,7 +63,9 @@ class PackedSchedules:
         """What a definition has to know of ``lane``."""
         columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
         on_cpu = lane == "cpu"
-        return Machine(self.vector, columns, vectorised_exp=on_cpu, winograd=on_cpu)
+        dtype = self.types.of(lane)
+        # In halves, Winograd's sums and differences would lose what they cancel.
+        return Machine(self.vector, columns, on_cpu, on_cpu and dtype != HALF, dtype)
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""
@@ -72,9 +81,11 @@ class PackedSchedules:
             ]
         return _final(merge(parts) if len(parts) > 1 else parts[0])
 
-    def conversion(self, shape: Shape, lane: Lane, packing: bool) -> tirx.PrimFunc:
-        """The kernel that changes the layout of an NCHW tensor of ``shape``."""
-        function = conversion(shape, self.vector, packing)
+    def conversion(
+        self, shape: Shape, lane: Lane, packing: bool, dtype: str = "float32"
+    ) -> tirx.PrimFunc:
+        """The kernel that changes the layout of an NCHW tensor of ``shape`` and type ``dtype``."""
+        function = conversion(shape, self.vector, packing, dtype)
         module = packed_cpu if lane == "cpu" else packed_gpu
         return _final(module.schedule_conversion(function))
 
