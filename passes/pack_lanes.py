@@ -209,4 +209,6 @@ class _FunctionPacker:
         callee = self._builder.add_func(kernel, f"{self._lane}_{name}")
         out = packed_shape(shape, self._vector) if packed else shape
         type_ = tensor_type(out, self._schedules.types.of(self._lane))
-        return self._builder.emit(relax.op.call_tir(callee, relax.Tuple(args), type_), name_hint=hint)
+        return self._builder.emit(
+            relax.op.call_tir(callee, relax.Tuple(args), type_), name_hint=hint
+        )

@@ -72,7 +72,9 @@ class _MainPacker:
         """One result of the old ``main``, of its type, in the model's own layout."""
         shape, dtype = tuple(int(n) for n in type_.shape), str(type_.dtype)
         value = self._cast(value, dtype)
-        return self._convert(value, packing=False, shape=shape) if is_packable(shape, dtype) else value
+        return (
+            self._convert(value, packing=False, shape=shape) if is_packable(shape, dtype) else value
+        )
 
     def _item(self, source: relax.Expr, index: int, name: str) -> relax.Expr:
         if isinstance(source, relax.Tuple):

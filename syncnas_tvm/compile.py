@@ -58,6 +58,13 @@ def make_parser() -> Parser:
         "--seconds", type=positive_float, metavar="S", help="end the search after so long"
     )
     plan.add_argument("--seed", type=natural, default=0, help="of the search and the random inputs")
+    for lane in ("gpu", "cpu"):
+        plan.add_argument(
+            f"--{lane}-dtype",
+            choices=("float32", "float16"),
+            default="float32",
+            help=f"type of tensors and weights on the {lane.upper()} lane (default: float32)",
+        )
     check = parser.add_argument_group("verification")
     check.add_argument(
         "--verify",
@@ -72,7 +79,9 @@ def make_parser() -> Parser:
         help="a .npy or, by input name, .npz file to verify with, beside random inputs; repeatable",
     )
     check.add_argument(
-        "--tolerance", type=positive_float, default=1e-4, help="largest relative error (1e-4)"
+        "--tolerance",
+        type=positive_float,
+        help="largest relative error (1e-4; 1e-2 where a lane has float16)",
     )
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write the timelines for chrome://tracing"
@@ -113,6 +122,8 @@ def _work(command: Command) -> None:
                 verify=True if verify_inputs and options.verify is None else options.verify,
                 verify_inputs=verify_inputs,
                 tolerance=options.tolerance,
+                gpu_dtype=options.gpu_dtype,
+                cpu_dtype=options.cpu_dtype,
                 strategy=options.strategy,
                 budget=_budget(options),
                 seed=options.seed,

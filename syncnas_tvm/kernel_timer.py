@@ -22,6 +22,7 @@ from tvm import relax
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.rebuild import emit_function
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.lowering import build_kernels
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.targets import Target
@@ -47,11 +48,12 @@ def time_kernels(
     target: Target,
     deadline: float,
     report: Callable[[int], None] = lambda done: None,
+    types: LaneTypes = FLOAT32,
 ) -> list[KernelTime]:
     """Build and time the kernels of one lane in the given order, until ``deadline``.
 
     ``deadline`` is a value of ``time.monotonic``; what was not reached by then is left out.
-    ``report`` is told how many are done.
+    ``report`` is told how many are done. The lanes keep their values in ``types``.
     """
     times: list[KernelTime] = []
     for lane in ("cpu", "gpu"):
@@ -61,13 +63,13 @@ def time_kernels(
             if time.monotonic() >= deadline:
                 break
             batch = ours[start : start + BATCH]
-            times += _time_batch(batch, lane, target, deadline)
+            times += _time_batch(batch, lane, target, deadline, types)
             report(len(times))
     return times
 
 
 def _time_batch(
-    groups: Sequence[Group], lane: Lane, target: Target, deadline: float
+    groups: Sequence[Group], lane: Lane, target: Target, deadline: float, types: LaneTypes
 ) -> Iterable[KernelTime]:
     mod = tvm.IRModule()
     functions = {f"k{i}": group.function() for i, group in enumerate(groups)}
@@ -75,7 +77,7 @@ def _time_batch(
         functions[EMPTY] = _empty_function()
     for name, function in functions.items():
         mod[name] = function.with_attrs({LANE_ATTR: lane, "global_symbol": name})
-    executable, built = build_kernels(mod, target)
+    executable, built = build_kernels(mod, target, types)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     with on_cpu_lane(target.cpus):
@@ -96,7 +98,7 @@ def _time_batch(
         samples = np.maximum(samples[:, :-1] - of_call, LEAST_US)
     medians, fastest = np.median(samples, axis=0), samples.min(axis=0)
     return [
-        KernelTime(group.kernel, float(median), float(median - least))
+        KernelTime(types.kernel(group.kernel), float(median), float(median - least))
         for group, median, least in zip(groups, medians, fastest, strict=False)
     ]
 

@@ -54,9 +54,7 @@ def _vm_passes() -> list[tvm.transform.Pass]:
     ]
 
 
-def lowering_passes(
-    target: Target, types: LaneTypes = FLOAT32
-) -> list[tvm.transform.Pass]:
+def lowering_passes(target: Target, types: LaneTypes = FLOAT32) -> list[tvm.transform.Pass]:
     """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
     return [
         # 1. Data movement: which lane has which value.
@@ -75,9 +73,7 @@ def lower(mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32) -> tvm.
     return _run(lowering_passes(target, types), mod)
 
 
-def build(
-    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32
-) -> relax.VMExecutable:
+def build(mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32) -> relax.VMExecutable:
     """Lower an applied plan and generate its code: CPU functions and OpenCL kernels."""
     return _generate(lower(mod, target, types), target)
 

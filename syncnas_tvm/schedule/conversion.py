@@ -9,9 +9,7 @@ from syncnas_tvm.schedule.layout import packed_shape
 from syncnas_tvm.work import Shape
 
 
-def conversion(
-    shape: Shape, vector: int, packing: bool, dtype: str = "float32"
-) -> tirx.PrimFunc:
+def conversion(shape: Shape, vector: int, packing: bool, dtype: str = "float32") -> tirx.PrimFunc:
     """The kernel between NCHW and the packed layout: to it if ``packing``, else back."""
     packed = packed_shape(shape, vector)
     if packing:
