@@ -16,9 +16,10 @@ POSTPROCESS = "tvm_callback_opencl_postproc"
 # What TVM writes in front of a kernel with halves: an error where there is no extension.
 _HEADER = re.compile(r"#ifdef cl_khr_fp16\n.*?#endif\n+", re.DOTALL)
 _POINTER = re.compile(r"__global half\* (?:restrict )?(\w+)")
-_SPLAT = re.compile(r"\(\(half(\d+)\)\((\w+\[[^;]+?\])(?:, \2)+\)\)")
 # Values: types and conversions, but not the pointers.
 _TYPE = re.compile(r"\b(convert_)?half(\d*)\b(?!\*)")
+_SPLAT = re.compile(r"\(float\d+\)\(")
+_CLOSING = {"(": ")", "[": "]"}
 
 
 def install() -> None:
@@ -33,39 +34,53 @@ def store_half(source: str) -> str:
     source, found = _HEADER.subn("", source)
     if not found:
         return source
-    source = _SPLAT.sub(r"((half\1)(\2))", source)
+    names = "|".join(sorted(set(_POINTER.findall(source))))
     source = _TYPE.sub(r"\1float\2", source)
-    pointers = set(_POINTER.findall(source))
-    names = "|".join(map(re.escape, sorted(pointers)))
     source = re.sub(rf"\bvload(\d+)\(0, ({names})\b", r"vload_half\1(0, \2", source)
-    lines = [_line(line, names) for line in source.split("\n")]
-    return "\n".join(lines)
+    vector_store = re.compile(rf"( *)vstore(\d+)(\(.*, 0, (?:{names}) \+ .*)")
+    element = re.compile(rf"\b({names})\[")
+    return "\n".join(_statement(line, vector_store, element) for line in source.split("\n"))
 
 
-def _line(line: str, names: str) -> str:
-    """One statement: its store, then its loads of single elements."""
-    vector = re.match(rf"( *)vstore(\d+)\((.*, 0, (?:{names}) \+ .*)$", line)
-    if vector:
-        line = f"{vector[1]}vstore_half{vector[2]}_rte({vector[3]}"
-    single = re.match(rf"( *)({names})\[", line)
-    if single:
-        end = _closing(line, single.end())
-        if line[end + 1 : end + 4] == " = ":
-            value = line[end + 4 :].rstrip(";")
-            index = line[single.end() : end]
-            line = f"{single[1]}vstore_half_rte({value}, {index}, {single[2]});"
-    while load := re.search(rf"\b({names})\[", line):
-        end = _closing(line, load.end())
-        call = f"vload_half({line[load.end() : end]}, {load[1]})"
-        line = line[: load.start()] + call + line[end + 1 :]
-    return line
+def _statement(line: str, vector_store: re.Pattern[str], element: re.Pattern[str]) -> str:
+    """A line of code: its store, then its loads of single elements."""
+    line = _join_splats(line)
+    if found := vector_store.fullmatch(line):
+        line = f"{found[1]}vstore_half{found[2]}_rte{found[3]}"
+    elif found := element.match(line.lstrip()):
+        indent, text = " " * (len(line) - len(line.lstrip())), line.strip()
+        end = _end(text, found.end(), "[")
+        if text[end:].startswith("] = "):
+            value = text[end + len("] = ") :].removesuffix(";")
+            line = f"{indent}vstore_half_rte({value}, {text[found.end() : end]}, {found[1]});"
+    parts, at = [], 0
+    while found := element.search(line, at):
+        end = _end(line, found.end(), "[")
+        parts += [line[at : found.start()], f"vload_half({line[found.end() : end]}, {found[1]})"]
+        at = end + 1
+    return "".join([*parts, line[at:]])
 
 
-def _closing(text: str, start: int) -> int:
-    """Where the bracket closes that was opened just before ``start``."""
-    depth = 1
+def _join_splats(line: str) -> str:
+    """Vectors of equal elements from one element: it is then loaded and converted once."""
+    parts, at = [], 0
+    while found := _SPLAT.search(line, at):
+        end = _end(line, found.end(), "(")
+        elements = line[found.end() : end]
+        first = elements[: _end(elements, 0, "(", stop=",")]
+        count = int(found[0][len("(float") : -len(")(")])
+        same = elements == ", ".join([first] * count)
+        parts += [line[at : found.end()], first if same else elements]
+        at = end
+    return "".join([*parts, line[at:]])
+
+
+def _end(text: str, start: int, opened: str, stop: str = "") -> int:
+    """Where the bracket closes that was opened in front of ``start``, or the first ``stop`` in it."""
+    depth = 0
     for at in range(start, len(text)):
-        depth += {"[": 1, "]": -1}.get(text[at], 0)
-        if not depth:
+        here = text[at]
+        if depth == 0 and here in (_CLOSING[opened], stop):
             return at
-    raise ValueError(f"no closing bracket in: {text}")
+        depth += (here in "([") - (here in ")]")
+    return len(text)
