@@ -15,6 +15,19 @@ import tvm_ffi
 POSTPROCESS = "tvm_callback_opencl_postproc"
 # What TVM writes in front of a kernel with halves: an error where there is no extension.
 _HEADER = re.compile(r"#ifdef cl_khr_fp16\n.*?#endif\n+", re.DOTALL)
+# Without the extension the device's own vload_half is a function of many steps. A half's bits at their
+# places in a float's are its value times 2 to the -112 (infinity comes out as 65536).
+_PRELUDE = """\
+#ifdef cl_khr_fp16
+#define load_half(p) vload_half(0, p)
+#define load_half_n(n, p) vload_half##n(0, p)
+#else
+#define half_bits(n, bits) (as_float##n((as_uint##n(convert_int##n(bits)) << 13) & 0x8fffe000u) * 0x1p112f)
+#define load_half(p) half_bits(, *(const __global short*)(p))
+#define load_half_n(n, p) half_bits(n, vload##n(0, (const __global short*)(p)))
+#endif
+
+"""
 _POINTER = re.compile(r"__global half\* (?:restrict )?(\w+)")
 # Values: types and conversions, but not the pointers.
 _TYPE = re.compile(r"\b(convert_)?half(\d*)\b(?!\*)")
@@ -31,15 +44,17 @@ def install() -> None:
 
 def store_half(source: str) -> str:
     """``source`` with halves in memory only; unchanged where it has none."""
-    source, found = _HEADER.subn("", source)
+    source, found = _HEADER.subn(_PRELUDE, source)
     if not found:
         return source
     names = "|".join(sorted(set(_POINTER.findall(source))))
-    source = _TYPE.sub(r"\1float\2", source)
-    source = re.sub(rf"\bvload(\d+)\(0, ({names})\b", r"vload_half\1(0, \2", source)
+    head, kernel = source.split(_PRELUDE)
+    kernel = _TYPE.sub(r"\1float\2", kernel)
+    kernel = re.sub(rf"\bvload(\d+)\(0, ({names})\b", r"load_half_n(\1, \2", kernel)
     vector_store = re.compile(rf"( *)vstore(\d+)(\(.*, 0, (?:{names}) \+ .*)")
     element = re.compile(rf"\b({names})\[")
-    return "\n".join(_statement(line, vector_store, element) for line in source.split("\n"))
+    lines = [_statement(line, vector_store, element) for line in kernel.split("\n")]
+    return head + _PRELUDE + "\n".join(lines)
 
 
 def _statement(line: str, vector_store: re.Pattern[str], element: re.Pattern[str]) -> str:
@@ -56,7 +71,7 @@ def _statement(line: str, vector_store: re.Pattern[str], element: re.Pattern[str
     parts, at = [], 0
     while found := element.search(line, at):
         end = _end(line, found.end(), "[")
-        parts += [line[at : found.start()], f"vload_half({line[found.end() : end]}, {found[1]})"]
+        parts += [line[at : found.start()], f"load_half({found[1]} + {line[found.end() : end]})"]
         at = end + 1
     return "".join([*parts, line[at:]])
 
