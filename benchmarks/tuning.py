@@ -50,7 +50,7 @@ def calls_of(
     mod, functions = tvm.IRModule(), [group.function() for group in groups]
     for i, function in enumerate(functions):
         mod[f"k{i}"] = function.with_attrs({LANE_ATTR: lane, "global_symbol": f"k{i}"})
-    executable, built = build_kernels(mod, target, records)
+    executable, built = build_kernels(mod, target, records=records)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     calls = [

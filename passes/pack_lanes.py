@@ -9,8 +9,15 @@ import tvm
 from tvm import relax, tirx
 
 from syncnas_tvm.graph.calls import LANE_ATTR
-from syncnas_tvm.graph.dataflow import Dataflow, Node, dtype_of, is_constant, shape_of
-from syncnas_tvm.graph.fusion import Group, groups_of
+from syncnas_tvm.graph.dataflow import (
+    TUPLE_GET_ITEM,
+    Dataflow,
+    Node,
+    dtype_of,
+    is_constant,
+    shape_of,
+)
+from syncnas_tvm.graph.fusion import FREE, Group, groups_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type, with_operands
 from syncnas_tvm.graph.views import ROW_AXIS, RowView, row_view
 from syncnas_tvm.passes.pack_main import pack_main
@@ -18,6 +25,9 @@ from syncnas_tvm.schedule.layout import is_packable, packed_shape
 from syncnas_tvm.schedule.packed import Operand, define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.work import Lane
+
+# Operators that take values of any type as they are.
+MOVING = FREE | {"concat", "split", "strided_slice", "permute_dims"}
 
 
 @tvm.transform.module_pass(opt_level=0, name="PackLanes")
@@ -28,6 +38,9 @@ class PackLanes:
     kernel with its weights packed at compile time; the others stay, between conversions. Values
     between functions are packed on both lanes, so a transfer converts nothing; the model's own
     inputs and outputs are converted at its edges.
+
+    Floats get the type of their lane. Kernels with a packed definition read and write it; other
+    operators compute in float32, between casts, unless they only move data.
 
     Before::
 
@@ -61,13 +74,14 @@ class PackLanes:
 
 @dataclass
 class _Value:
-    """One value of the old function in the new one, in either layout or in both.
+    """One value of the old function in the new one: NCHW, packed, or NCHW in float32.
 
     Most readers of a ``view`` read what it is a view of; for the others it is copied.
     """
 
     plain: relax.Expr | None = None
     packed: relax.Expr | None = None
+    wide: relax.Expr | None = None
     view: RowView | None = None
 
 
@@ -91,8 +105,8 @@ class _FunctionPacker:
         """Add the packed function to the builder."""
         params = []
         for old in self._flow.params:
-            shape, dtype = shape_of(old), dtype_of(old)
-            if is_packable(shape, dtype):
+            shape, dtype = shape_of(old), self._stored(old)
+            if is_packable(shape, dtype_of(old)):
                 new = relax.Var(old.name, tensor_type(packed_shape(shape, self._vector), dtype))
                 self._values[old] = _Value(packed=new)
             else:
@@ -139,23 +153,48 @@ class _FunctionPacker:
 
     def _argument(self, operand: Operand) -> relax.Expr:
         if is_constant(operand.value):
-            return relax.const(operand.pack())
+            return relax.const(operand.pack().astype(self._stored(operand.value)))
         return self._packed(operand.value) if operand.packed else self._plain(operand.value)
 
     def _plain_nodes(self, nodes: Sequence[Node]) -> None:
         """Operators that have no packed definition: as they are, on plain values."""
         for node in nodes:
-            operands = [o if is_constant(o) else self._plain(o) for o in node.operands]
+            moving = self._only_moves(node)
+            read = self._plain if moving else self._wide
+            operands = [o if is_constant(o) else read(o) for o in node.operands]
             value = self._builder.emit(with_operands(node.expr, operands), name_hint=node.name)
-            self._values[node.var] = _Value(plain=value)
+            self._values[node.var] = _Value(plain=value) if moving else _Value(wide=value)
+
+    def _only_moves(self, node: Node) -> bool:
+        if node.op == TUPLE_GET_ITEM:
+            return self._values[node.operands[0]].plain is not None
+        return node.op in MOVING and not any(is_constant(o) for o in node.operands)
+
+    def _stored(self, value: relax.Expr) -> str:
+        """The type in which the lane keeps ``value``."""
+        return self._schedules.types.stored(dtype_of(value), self._lane)
+
+    def _cast(self, value: relax.Expr, dtype: str) -> relax.Expr:
+        if dtype_of(value) == dtype:
+            return value
+        return self._builder.emit(relax.op.astype(value, dtype), name_hint="cast")
+
+    def _wide(self, value: relax.Expr) -> relax.Expr:
+        found = self._values[value]
+        if found.wide is None:
+            found.wide = self._cast(self._plain(value), dtype_of(value))
+        return found.wide
 
     def _plain(self, value: relax.Expr) -> relax.Expr:
         found = self._values[value]
         if found.plain is None and found.view:
             found.plain = self._rows(self._plain(found.view.source), 2, found.view, value)
-        if found.plain is None:
+        elif found.plain is None and found.packed is None:
+            found.plain = self._cast(found.wide, self._stored(value))
+        elif found.plain is None:
             shape = shape_of(value)
-            kernel = self._schedules.conversion(shape, self._lane, packing=False)
+            dtype = dtype_of(found.packed)
+            kernel = self._schedules.conversion(shape, self._lane, False, dtype)
             found.plain = self._call(kernel, "unpack", [found.packed], shape, False, "unpacked")
         return found.plain
 
@@ -164,9 +203,9 @@ class _FunctionPacker:
         if found.packed is None and found.view:
             found.packed = self._rows(self._packed(found.view.source), 1, found.view, value)
         if found.packed is None:
-            shape = shape_of(value)
-            kernel = self._schedules.conversion(shape, self._lane, packing=True)
-            found.packed = self._call(kernel, "pack", [found.plain], shape, True, "packed")
+            shape, plain = shape_of(value), self._plain(value)
+            kernel = self._schedules.conversion(shape, self._lane, True, dtype_of(plain))
+            found.packed = self._call(kernel, "pack", [plain], shape, True, "packed")
         return found.packed
 
     def _rows(self, source: relax.Expr, axis: int, view: RowView, value: relax.Expr) -> relax.Expr:
@@ -186,5 +225,7 @@ class _FunctionPacker:
     ) -> relax.Expr:
         callee = self._builder.add_func(kernel, f"{self._lane}_{name}")
         out = packed_shape(shape, self._vector) if packed else shape
-        call = relax.op.call_tir(callee, relax.Tuple(args), tensor_type(out, "float32"))
-        return self._builder.emit(call, name_hint=hint)
+        type_ = tensor_type(out, self._schedules.types.of(self._lane))
+        return self._builder.emit(
+            relax.op.call_tir(callee, relax.Tuple(args), type_), name_hint=hint
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tvm
 from tvm import relax
 
@@ -20,8 +22,10 @@ def pack_main(
 ) -> None:
     """Add to ``builder`` a ``main`` that calls the packed functions by their old names.
 
-    Transfers move packed values. The model's inputs and outputs keep their layout: the CPU lane
-    converts them, in functions of its own.
+    Transfers move packed values. The model's inputs and outputs keep their layout and type: the CPU
+    lane converts them, in functions of its own. It also converts what moves between lanes of different
+    types, before the copy or after it: a kernel on the GPU would cost a launch, and the copy to it
+    twice the bytes. What comes from the GPU is converted where it is read, when the GPU has its work.
     """
     _MainPacker(builder, main, packed, schedules).write()
 
@@ -39,6 +43,7 @@ class _MainPacker:
         self._packed = packed
         self._schedules = schedules
         self._env: dict[relax.Expr, relax.Expr] = {}
+        self._casts: dict[tuple[relax.Expr, str], relax.Expr] = {}
 
     def write(self) -> None:
         params = fresh_params(self._main.params)
@@ -65,9 +70,11 @@ class _MainPacker:
 
     def _output(self, value: relax.Expr, type_: relax.TensorType) -> relax.Expr:
         """One result of the old ``main``, of its type, in the model's own layout."""
-        shape = tuple(int(n) for n in type_.shape)
-        packed = is_packable(shape, str(type_.dtype))
-        return self._convert(value, packing=False, shape=shape) if packed else value
+        shape, dtype = tuple(int(n) for n in type_.shape), str(type_.dtype)
+        value = self._cast(value, dtype)
+        return (
+            self._convert(value, packing=False, shape=shape) if is_packable(shape, dtype) else value
+        )
 
     def _item(self, source: relax.Expr, index: int, name: str) -> relax.Expr:
         if isinstance(source, relax.Tuple):
@@ -82,20 +89,21 @@ class _MainPacker:
         if isinstance(value, relax.TupleGetItem):
             return self._item(self._env[value.tuple_value], value.index, name)
         if isinstance(value.op, tvm.ir.GlobalVar):
-            args = [self._env[arg] for arg in value.args]
-            call = relax.Call(self._packed[value.op.name_hint], args)
+            callee = self._packed[value.op.name_hint]
+            types = [str(type_.dtype) for type_ in callee.ty.params]
+            args = [self._cast(self._env[a], t) for a, t in zip(value.args, types, strict=True)]
+            call = relax.Call(callee, args)
         else:
             call = self._transfer(value)
         return self._builder.emit(call, name_hint=name)
 
     def _transfer(self, call: relax.Call) -> relax.Call:
         """A transfer of the value in its new layout; its first argument is the copy function."""
-        args = [self._env.get(arg, arg) if isinstance(arg, relax.Var) else arg for arg in call.args]
-        (type_,) = call.ty_args
-        shape = tuple(int(n) for n in type_.shape)
-        if is_packable(shape, str(type_.dtype)):
-            type_ = tensor_type(packed_shape(shape, self._schedules.vector), str(type_.dtype))
-        return relax.Call(call.op, args, call.attrs, [type_])
+        function, value, *rest = call.args
+        dtype = self._schedules.types.stored(dtype_of(value), "gpu")
+        value = self._cast(self._env[value], dtype)
+        type_ = tensor_type(shape_of(value), dtype)
+        return relax.Call(call.op, [function, value, *rest], call.attrs, [type_])
 
     def _convert(
         self, value: relax.Expr, packing: bool, shape: tuple[int, ...] | None = None
@@ -105,12 +113,30 @@ class _MainPacker:
         kernel = self._schedules.conversion(shape, "cpu", packing)
         callee = self._builder.add_func(kernel, "cpu_pack" if packing else "cpu_unpack")
         out = packed_shape(shape, self._schedules.vector) if packing else shape
-        params = fresh_params([value])
+        type_ = tensor_type(out, "float32")
         name = f"edge_{'pack' if packing else 'unpack'}"
+        return self._edge(
+            name, value, lambda param: relax.op.call_tir(callee, relax.Tuple([param]), type_)
+        )
+
+    def _cast(self, value: relax.Expr, dtype: str) -> relax.Expr:
+        """``value``, which is on the CPU lane unless it has type ``dtype``, in that type."""
+        if dtype_of(value) == dtype:
+            return value
+        if (value, dtype) not in self._casts:
+            self._casts[value, dtype] = self._edge(
+                "edge_cast", value, lambda param: relax.op.astype(param, dtype)
+            )
+        return self._casts[value, dtype]
+
+    def _edge(
+        self, name: str, value: relax.Expr, call: Callable[[relax.Var], relax.Call]
+    ) -> relax.Expr:
+        """A CPU-lane function around ``call``, called on ``value``."""
+        params = fresh_params([value])
 
         def body() -> list[relax.Expr]:
-            type_ = tensor_type(out, "float32")
-            return [self._builder.emit(relax.op.call_tir(callee, relax.Tuple(params), type_))]
+            return [self._builder.emit(call(params[0]))]
 
         function = emit_function(self._builder, name, params, body, {LANE_ATTR: "cpu"})
         return self._builder.emit(relax.Call(function, [value]), name_hint=name)

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class Manifest:
     """What a compiled folder says of itself.
 
     ``machine`` is the CPU lane's LLVM triple, ``cpu`` its processor; ``lanes`` the lanes that the
-    plan uses; ``files`` maps file names to SHA-256 digests (hexadecimal).
+    plan uses; ``files`` maps file names to SHA-256 digests (hexadecimal), ``types`` lanes to the type
+    of their floats (float32 where a lane is not in it).
     """
 
     target: str
@@ -45,6 +46,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     versions: Mapping[str, str]
     files: Mapping[str, str]
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def runs_here(self) -> bool:

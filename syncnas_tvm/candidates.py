@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from syncnas_tvm.errors import RuleError, SyncNASError
 from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.rule import rules
 from syncnas_tvm.planner import Candidate, Space
 
 
-def decision_space(graph: RegionGraph) -> Space:
-    """The planner's decision space of ``graph``; raises RuleError naming a rule that fails."""
+def decision_space(graph: RegionGraph, types: LaneTypes = FLOAT32) -> Space:
+    """The planner's decision space of ``graph`` with lanes of ``types``; raises RuleError naming a rule that fails."""
     per_region = []
     for region in graph.regions:
         here = []
         for rule in rules():
             try:
                 for decision in rule.variants(graph, region) if rule.applies(graph, region) else ():
-                    work = rule.work(graph, graph.run(decision.regions), decision)
+                    run = graph.run(decision.regions)
+                    work = types.work(rule.work(graph, run, decision))
                     here.append(Candidate(decision, len(decision.regions), work))
             except SyncNASError:
                 raise

@@ -98,6 +98,13 @@ def make_parser() -> Parser:
         default="float32",
         help="which of the GPU's rows (default: float32)",
     )
+    for lane in ("gpu", "cpu"):
+        plan.add_argument(
+            f"--{lane}-dtype",
+            choices=("float32", "float16"),
+            default="float32",
+            help=f"type of tensors and weights on the {lane.upper()} lane (default: float32)",
+        )
     check = parser.add_argument_group("verification")
     check.add_argument(
         "--verify",
@@ -112,7 +119,9 @@ def make_parser() -> Parser:
         help="a .npy or, by input name, .npz file to verify with, beside random inputs; repeatable",
     )
     check.add_argument(
-        "--tolerance", type=positive_float, default=1e-4, help="largest relative error (1e-4)"
+        "--tolerance",
+        type=positive_float,
+        help="largest relative error (1e-4; 2e-2 where a lane has float16)",
     )
     parser.add_argument(
         "--tuning-records",
@@ -162,6 +171,8 @@ def _work(command: Command) -> None:
                 verify=True if verify_inputs and options.verify is None else options.verify,
                 verify_inputs=verify_inputs,
                 tolerance=options.tolerance,
+                gpu_dtype=options.gpu_dtype,
+                cpu_dtype=options.cpu_dtype,
                 strategy=options.strategy,
                 budget=_budget(options),
                 seed=options.seed,

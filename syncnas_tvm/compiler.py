@@ -20,7 +20,9 @@ from syncnas_tvm.errors import BuildError, InputError, SyncNASError, error_line
 from syncnas_tvm.fallback import Fallback, fallbacks
 from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.half import check_types, transfer_costs
 from syncnas_tvm.host_costs import measured_costs, measured_table
+from syncnas_tvm.lane_types import FLOAT32, FloatType, LaneTypes
 from syncnas_tvm.link import export_library
 from syncnas_tvm.lowering import build
 from syncnas_tvm.passes.apply_plan import apply_plan
@@ -51,6 +53,8 @@ Lanes = Literal["cpu", "gpu", "both"]
 STAGES = ("import", "regions", "measure", "plan", "build", "verify", "time")
 TOLERANCE = 1e-4
 """Largest relative error (max |a - b| / max |b|, per output) that passes verification."""
+HALF_TOLERANCE = 2e-2
+"""The same where a lane keeps its values in half precision."""
 DEFAULT_BUDGET = Budget(evaluations=2000)
 TIMED_ROUNDS, RUNS_A_ROUND = 5, 4
 
@@ -78,6 +82,7 @@ class CompileResult:
     latency_us: dict[str, Latency]
     fallbacks: tuple[Fallback, ...] = ()
     tuning: TuningRecords | None = None
+    types: LaneTypes = FLOAT32
     deviation: Deviation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -106,6 +111,7 @@ class CompileResult:
             "plan": self.plan.to_json(),
             "reason": self.choice.reason,
             "syncs": self.syncs,
+            "types": {lane: self.types.of(lane) for lane in LANES},
             "latency_us": {name: vars(latency) for name, latency in self.latency_us.items()},
             "fallbacks": [vars(fallback) for fallback in self.fallbacks],
             "tuning": None if self.tuning is None else self.tuning.to_json(),
@@ -126,7 +132,9 @@ def compile_onnx(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     verify: bool | None = None,
     verify_inputs: Sequence[Mapping[str, np.ndarray]] = (),
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
+    gpu_dtype: FloatType = "float32",
+    cpu_dtype: FloatType = "float32",
     strategy: str = "mcts",
     budget: Budget = DEFAULT_BUDGET,
     seed: int = 0,
@@ -151,11 +159,20 @@ def compile_onnx(
     says. With no ``output`` the executable goes to a temporary folder that is gone at
     the end.
 
+    ``gpu_dtype`` and ``cpu_dtype`` are the types in which the lanes keep tensors and weights; the
+    model's inputs and outputs stay float32. ``tolerance`` is 1e-4, or 2e-2 where a lane has float16,
+    unless it is given.
+
     Raises ModelError, InputError, TargetError, PlanError, RuleError, BuildError, and
     VerificationError where a relative error is above ``tolerance``; nothing is written then.
     """
     folder = None if output is None else Path(output)
-    job = _Job(Path(model), target if isinstance(target, Target) else load_target(target), report)
+    device = target if isinstance(target, Target) else load_target(target)
+    types = LaneTypes(cpu=cpu_dtype, gpu=gpu_dtype)
+    check_types(types, device)
+    if tolerance is None:
+        tolerance = HALF_TOLERANCE if types.half else TOLERANCE
+    job = _Job(Path(model), device, types, report)
     on_host = job.target.is_host
     if verify and not on_host:
         raise InputError(
@@ -175,7 +192,7 @@ def compile_onnx(
         imported = import_onnx(job.model, input_shapes)
     with job.stage("regions"):
         graph = RegionGraph(imported.mod, job.target.channel_step)
-        space = decision_space(graph)
+        space = decision_space(graph, types)
         if plan is not None:
             space.match(plan)  # a wrong plan fails here, not after "measure"
     with job.stage("measure"):
@@ -197,12 +214,13 @@ def compile_onnx(
         choice,
         latency_us,
         tuning=job.records,
+        types=types,
         seconds=job.seconds,
     )
     with _folder_for(folder) as aside:
         with job.stage("build"):
             manifest = job.build(imported, graph, choice, aside)
-            result.fallbacks = fallbacks(apply_plan(graph, choice.plan), job.target, table)
+            result.fallbacks = fallbacks(apply_plan(graph, choice.plan), job.target, table, types)
         timelines = {"predicted": choice.timeline}
         executable = None  # loaded once, by the first stage that runs it
         if on_host if verify is None else verify:
@@ -222,9 +240,10 @@ def compile_onnx(
 class _Job:
     """One compile: what its stages share, and how long each took."""
 
-    def __init__(self, model: Path, target: Target, report: Report) -> None:
+    def __init__(self, model: Path, target: Target, types: LaneTypes, report: Report) -> None:
         self.model = model
         self.target = target
+        self.types = types
         self.report = report
         self.seconds: dict[str, float] = {}
         self.records: TuningRecords | None = None
@@ -245,7 +264,7 @@ class _Job:
         if given is not None:
             return given, self.target.costs
         if not self.target.is_host:
-            return Roofline(self.target), self.target.costs
+            return Roofline(self.target), transfer_costs(self.types, self.target)
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         table = measured_table(
             graph,
@@ -253,16 +272,20 @@ class _Job:
             self.target,
             used,
             lambda text: self.report("measure", text),
+            types=self.types,
             records=self.records,
         )
-        return table, measured_costs(self.target) if "gpu" in used else self.target.costs
+        costs = measured_costs(self.target) if "gpu" in used else self.target.costs
+        return table, transfer_costs(self.types, self.target, costs)
 
     def build(
         self, imported: ImportedModel, graph: RegionGraph, choice: Choice, folder: Path
     ) -> Manifest:
         """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
         try:
-            executable = build(apply_plan(graph, choice.plan), self.target, self.records)
+            executable = build(
+                apply_plan(graph, choice.plan), self.target, self.types, self.records
+            )
         except SyncNASError:
             raise
         except Exception as error:
@@ -284,6 +307,7 @@ class _Job:
             outputs=imported.outputs,
             versions=artifact.versions(),
             files={},
+            types={lane: self.types.of(lane) for lane in LANES},
         )
 
     def time(

@@ -13,6 +13,7 @@ from tvm import relax
 from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.fusion import groups_of
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import Target
@@ -30,15 +31,18 @@ class Fallback:
     share: float
 
 
-def fallbacks(mod: tvm.IRModule, target: Target, costs: CostModel) -> tuple[Fallback, ...]:
+def fallbacks(
+    mod: tvm.IRModule, target: Target, costs: CostModel, types: LaneTypes = FLOAT32
+) -> tuple[Fallback, ...]:
     """The kernels of an applied plan that run with a default schedule, the costliest first."""
-    schedules = PackedSchedules.of(target)
+    schedules = PackedSchedules.of(target, types)
     kernels: list[tuple[Kernel, bool]] = []
     for _, function in mod.functions_items():
         if isinstance(function, relax.Function) and LANE_ATTR in (function.attrs or {}):
             lane: Lane = str(function.attrs[LANE_ATTR])  # type: ignore[assignment]
             machine = schedules.machine(lane)
-            kernels += [(g.kernel, define(g, machine) is None) for g in groups_of(function, lane)]
+            for group in groups_of(function, lane):
+                kernels.append((types.kernel(group.kernel), define(group, machine) is None))
     latency_us, _ = costs.predict([kernel for kernel, _ in kernels])
     total = float(sum(latency_us)) or 1.0
     found = [

@@ -17,6 +17,7 @@ from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.region_work import groups_in
 from syncnas_tvm.kernel_timer import time_kernels
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.planner import Candidate, Space
 from syncnas_tvm.runtime.lanes import gpu_device, gpu_name, on_cpu_lane
@@ -45,6 +46,7 @@ def measured_table(
     lanes: tuple[Lane, ...] = LANES,
     report: Callable[[str], None] = lambda text: None,
     seconds: float = MEASURE_SECONDS,
+    types: LaneTypes = FLOAT32,
     records: TuningRecords | None = None,
 ) -> MeasuredTable:
     """Latencies of the model's kernels on this machine, as many as can be measured in ``seconds``.
@@ -62,7 +64,7 @@ def measured_table(
     table, problems = file.load(Roofline(target))
     for problem in problems:
         report(problem)
-    wanted = [g for g in _wanted(graph, space, lanes) if g.kernel not in table]
+    wanted = [g for g in _wanted(graph, space, lanes) if types.kernel(g.kernel) not in table]
     if not wanted:
         return table
     wanted.sort(key=lambda g: -g.kernel.flops)
@@ -71,6 +73,7 @@ def measured_table(
         target,
         time.monotonic() + seconds,
         lambda done: report(f"{done} of {len(wanted)} kernels measured"),
+        types,
         records,
     )
     for t in times:

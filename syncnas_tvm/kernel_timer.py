@@ -22,6 +22,7 @@ from tvm import relax
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.rebuild import emit_function
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.lowering import build_kernels
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.schedule.packed_kernels import Records
@@ -48,12 +49,14 @@ def time_kernels(
     target: Target,
     deadline: float,
     report: Callable[[int], None] = lambda done: None,
+    types: LaneTypes = FLOAT32,
     records: Records | None = None,
 ) -> list[KernelTime]:
     """Build and time the kernels of one lane in the given order, until ``deadline``.
 
     ``deadline`` is a value of ``time.monotonic``; what was not reached by then is left out.
-    ``report`` is told how many are done. Kernels with a tuning record in ``records`` are tuned ones.
+    ``report`` is told how many are done. The lanes keep their values in ``types``; kernels with a
+    tuning record in ``records`` are tuned ones.
     """
     times: list[KernelTime] = []
     for lane in ("cpu", "gpu"):
@@ -63,7 +66,7 @@ def time_kernels(
             if time.monotonic() >= deadline:
                 break
             batch = ours[start : start + BATCH]
-            times += _time_batch(batch, lane, target, deadline, records)
+            times += _time_batch(batch, lane, target, deadline, types, records)
             report(len(times))
     return times
 
@@ -73,6 +76,7 @@ def _time_batch(
     lane: Lane,
     target: Target,
     deadline: float,
+    types: LaneTypes,
     records: Records | None,
 ) -> Iterable[KernelTime]:
     mod = tvm.IRModule()
@@ -81,7 +85,7 @@ def _time_batch(
         functions[EMPTY] = _empty_function()
     for name, function in functions.items():
         mod[name] = function.with_attrs({LANE_ATTR: lane, "global_symbol": name})
-    executable, built = build_kernels(mod, target, records)
+    executable, built = build_kernels(mod, target, types, records)
     device = gpu_device() if lane == "gpu" else tvm.cpu(0)
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     with on_cpu_lane(target.cpus):
@@ -102,7 +106,7 @@ def _time_batch(
         samples = np.maximum(samples[:, :-1] - of_call, LEAST_US)
     medians, fastest = np.median(samples, axis=0), samples.min(axis=0)
     return [
-        KernelTime(group.kernel, float(median), float(median - least))
+        KernelTime(types.kernel(group.kernel), float(median), float(median - least))
         for group, median, least in zip(groups, medians, fastest, strict=False)
     ]
 

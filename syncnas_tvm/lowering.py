@@ -5,6 +5,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.assign_kernels import AssignKernels
 from syncnas_tvm.passes.insert_transfers import InsertTransfers
 from syncnas_tvm.passes.lift_constants import LiftConstants
@@ -12,17 +13,20 @@ from syncnas_tvm.passes.lift_gpu_weights import LiftGpuWeights
 from syncnas_tvm.passes.pack_lanes import PackLanes
 from syncnas_tvm.passes.place_allocations import PlaceAllocations
 from syncnas_tvm.schedule import ScheduleKernels
+from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules, Records
 from syncnas_tvm.targets import Target
 
 T = relax.transform
 
 
-def _kernel_passes(target: Target, records: Records | None = None) -> list[tvm.transform.Pass]:
+def _kernel_passes(
+    target: Target, types: LaneTypes, records: Records | None
+) -> list[tvm.transform.Pass]:
     """Operators to scheduled kernels of their lanes."""
     return [
         # Packed kernels for what has a packed definition...
-        PackLanes(PackedSchedules.of(target, records)),
+        PackLanes(PackedSchedules.of(target, types, records)),
         # ... and TVM's own for the rest. No device is known to Relax here, so nothing can lose one.
         T.LegalizeOps(),
         T.AnnotateTIROpPattern(),
@@ -52,13 +56,15 @@ def _vm_passes() -> list[tvm.transform.Pass]:
     ]
 
 
-def lowering_passes(target: Target, records: Records | None = None) -> list[tvm.transform.Pass]:
+def lowering_passes(
+    target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
+) -> list[tvm.transform.Pass]:
     """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
     return [
         # 1. Data movement: which lane has which value.
         InsertTransfers(),
         # 2. Operators to kernels, scheduled for their lane.
-        *_kernel_passes(target, records),
+        *_kernel_passes(target, types, records),
         # 3. Weights of the GPU lane become parameters.
         LiftGpuWeights(),
         # 4. Memory and VM builtins.
@@ -66,28 +72,33 @@ def lowering_passes(target: Target, records: Records | None = None) -> list[tvm.
     ]
 
 
-def lower(mod: tvm.IRModule, target: Target, records: Records | None = None) -> tvm.IRModule:
+def lower(
+    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
+) -> tvm.IRModule:
     """Run :func:`lowering_passes` on the result of ``ApplyPlan``."""
-    return _run(lowering_passes(target, records), mod)
+    return _run(lowering_passes(target, types, records), mod)
 
 
-def build(mod: tvm.IRModule, target: Target, records: Records | None = None) -> relax.VMExecutable:
+def build(
+    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
+) -> relax.VMExecutable:
     """Lower an applied plan and generate its code: CPU functions and OpenCL kernels.
 
-    Kernels that have a tuning record in ``records`` are scheduled with its tiling.
+    The lanes keep their values in ``types``; kernels that have a tuning record in ``records`` are
+    scheduled with its tiling.
     """
-    return _generate(lower(mod, target, records), target)
+    return _generate(lower(mod, target, types, records), target)
 
 
 def build_kernels(
-    mod: tvm.IRModule, target: Target, records: Records | None = None
+    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
 ) -> tuple[relax.VMExecutable, tvm.IRModule]:
     """Build lane functions alone, to be measured on tensors of their lane.
 
     Their weights become parameters behind their own; the module with the final signatures is
     returned too.
     """
-    kernels = _run([*_kernel_passes(target, records), LiftConstants()], mod)
+    kernels = _run([*_kernel_passes(target, types, records), LiftConstants()], mod)
     return _generate(_run(_vm_passes(), kernels), target), kernels
 
 
@@ -97,5 +108,6 @@ def _run(passes: list[tvm.transform.Pass], mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _generate(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
+    install()
     with tvm.transform.PassContext(opt_level=3):
         return relax.build(mod, target=target.cpu_target(), relax_pipeline=None)

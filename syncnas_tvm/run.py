@@ -88,6 +88,7 @@ def _work(command: Command) -> None:
         "latency_us": _statistics(latencies_us),
         "lanes": list(model.manifest.lanes),
         "syncs": model.manifest.syncs,
+        "types": dict(model.manifest.types),
     }
     if options.json:
         command.print_json(result)
@@ -128,7 +129,9 @@ def _print(command: Command, result: dict[str, Any], inputs: dict[str, np.ndarra
         f"latency  min {ms(latency['min'])}, median {ms(latency['median'])}, "
         f"p90 {ms(latency['p90'])} ({command.options.repeat} runs)"
     )
-    command.print(f"lanes    {', '.join(result['lanes'])}; {result['syncs']} syncs")
+    types = {lane: f" ({dtype})" for lane, dtype in result["types"].items() if dtype != "float32"}
+    lanes = ", ".join(f"{lane}{types.get(lane, '')}" for lane in result["lanes"])
+    command.print(f"lanes    {lanes}; {result['syncs']} syncs")
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def run_compiled(
 ) -> Arrays:
     """Compile an applied module for ``target``, with tuning records if any, and run it here."""
     uses_gpu = any(str((f.attrs or {}).get(LANE_ATTR)) == "gpu" for _, f in mod.functions_items())
-    executable = build(mod, target, records)
+    executable = build(mod, target, records=records)
     devices = [tvm.cpu(0), *([gpu_device()] if uses_gpu else [])]
     vm = relax.VirtualMachine(executable, devices)
     weights = list(vm[WEIGHTS_FUNCTION]()) if uses_gpu else []

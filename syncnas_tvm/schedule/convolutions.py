@@ -1,6 +1,7 @@
 """The sums of the convolution families, as TE tensors in the packed layout.
 
 All give ``acc`` of shape ``[blocks, H, W, V]``. ``strides`` and ``dilation`` are of rows and columns.
+Operands may be halves; sums are float32, but for ``depthwise``, whose windows are short.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from syncnas_tvm.work import Shape
 Pair = tuple[int, int]
 
 
+def wide(value: Expr) -> Expr:
+    """``value`` as a float32, in which all is computed that has no reason not to be."""
+    return value.astype("float32")
+
+
 @dataclass(frozen=True, eq=False)
 class RowsOf:
     """``rows`` rows of a tensor from row ``first`` on, read as if they were a tensor."""
@@ -23,6 +29,11 @@ class RowsOf:
     axis: int
     first: int
     rows: int
+
+    @property
+    def dtype(self) -> str:
+        """The tensor's element type."""
+        return str(self.tensor.dtype)
 
     @property
     def shape(self) -> Shape:
@@ -58,7 +69,7 @@ def dense(
         row, column = y * strides[0] + ky * dilation[0], x * strides[1] + kx * dilation[1]
         at = i + low if low else i
         data = padded[at // per, row, column, at % per * step + s]
-        return te.sum(data * weight[o, i, ky, kx, s, c], axis=[i, ky, kx, s])
+        return te.sum(wide(data) * wide(weight[o, i, ky, kx, s, c]), axis=[i, ky, kx, s])
 
     return te.compute(shape, value, name="acc")
 
@@ -73,7 +84,8 @@ def stem(
 
     def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         row, column = y * strides[0] + ky * dilation[0], x * strides[1] + kx * dilation[1]
-        return te.sum(padded[0, i, row, column] * weight[o, i, ky, kx, c], axis=[i, ky, kx])
+        data = padded[0, i, row, column]
+        return te.sum(wide(data) * wide(weight[o, i, ky, kx, c]), axis=[i, ky, kx])
 
     return te.compute(shape, value, name="acc")
 
@@ -86,11 +98,12 @@ def depthwise(
     dilation: Pair,
     before: Pair,
     first: int,
+    dtype: str = "float32",
 ) -> te.Tensor:
     """A convolution of each channel with its own window; the first block reads block ``first``.
 
     ``data`` is ``[C/V, H, W, V]`` and has ``before`` rows and columns of padding in front; ``weight``
-    ``[blocks, kh, kw, V]``.
+    ``[blocks, kh, kw, V]``; the sum is of type ``dtype``.
     """
     _, height, width, _ = (int(n) for n in data.shape)
     _, kh, kw, _ = (int(n) for n in weight.shape)
@@ -99,21 +112,22 @@ def depthwise(
     def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         row, in_row = _clamped(y * strides[0] + ky * dilation[0] - before[0], height)
         column, in_column = _clamped(x * strides[1] + kx * dilation[1] - before[1], width)
-        tap = data[o + first if first else o, row, column, c]
-        return te.sum(tap * (weight[o, ky, kx, c] * in_row * in_column), axis=[ky, kx])
+        tap = data[o + first if first else o, row, column, c].astype(dtype)
+        factor = weight[o, ky, kx, c].astype(dtype) * in_row.astype(dtype) * in_column.astype(dtype)
+        return te.sum(tap * factor, axis=[ky, kx])
 
     return te.compute(shape, value, name="acc")
 
 
 def _clamped(index: Expr, extent: int) -> tuple[Expr, Expr]:
-    """The nearest index that there is, and 1.0 where that is ``index`` itself, else 0.0.
+    """The nearest index that there is, and whether it is ``index`` itself: a factor of 1 or 0.
 
     A tap outside of the map reads an element inside, with weight zero: one factor for a whole tile,
     where a test at each read would be a branch.
     """
     inside = tirx.all(index >= 0, index < extent)
     clamped = tirx.max(tirx.min(index, extent - 1), 0)
-    return clamped, tirx.Cast("float32", inside)
+    return clamped, inside
 
 
 def pad(
@@ -138,7 +152,7 @@ def pad(
         return tirx.if_then_else(
             tirx.all(*inside),
             tensor[tuple(source)],
-            tirx.const(0.0, "float32") if fill is None else fill,
+            tirx.const(0.0, tensor.dtype) if fill is None else fill,
         )
 
     return te.compute(shape, value, name="pad")

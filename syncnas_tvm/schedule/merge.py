@@ -15,7 +15,7 @@ def redirect(function: tirx.PrimFunc, shape: Shape, first: int) -> tirx.PrimFunc
 
     The function is as TE made it: its last nest of loops is the block that writes the output.
     """
-    output = tirx.decl_buffer(shape, "float32", "output")
+    output = tirx.decl_buffer(shape, function.params[-1].ty.dtype, "output")
     root = function.body.block
     nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
     nests[-1] = _redirect_nest(nests[-1], output, first)
@@ -44,7 +44,7 @@ def _redirect_nest(stmt: tirx.Stmt, output: tirx.Var, first: int) -> tirx.Stmt:
 def merge(functions: Sequence[tirx.PrimFunc]) -> tirx.PrimFunc:
     """A function that runs ``functions``, of equal parameters, one after the other."""
     model = functions[0].params
-    params = [tirx.decl_buffer(p.ty.shape, "float32", f"b{i}") for i, p in enumerate(model)]
+    params = [tirx.decl_buffer(p.ty.shape, p.ty.dtype, f"b{i}") for i, p in enumerate(model)]
     parts = [_part(function, params, i) for i, function in enumerate(functions)]
     root = s_tir.SBlock([], [], [], "root", tirx.SeqStmt(parts))
     return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, root), attrs=functions[0].attrs)

@@ -19,6 +19,7 @@ from tvm.ir import Expr
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
 from syncnas_tvm.schedule import convolutions, elementwise, fast_math, winograd
+from syncnas_tvm.schedule.convolutions import wide
 from syncnas_tvm.schedule.layout import (
     blocks,
     input_step,
@@ -49,13 +50,14 @@ class Machine:
     ``columns`` vectors of a dense layer's outputs are computed together.
 
     ``vectorised_exp`` chooses a polynomial over the target's own ``exp``; ``winograd`` allows that
-    algorithm.
+    algorithm. ``dtype`` is the type of the lane's floats in memory.
     """
 
     vector: int
     columns: int
     vectorised_exp: bool
     winograd: bool = False
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +154,7 @@ class _Definer:
         result, first = self._values[nodes[-1].var], part.first
         return te.compute(
             (part.last - first, *shape[1:]),
-            lambda o, *rest: result((o + first if first else o, *rest)),
+            lambda o, *rest: result((o + first if first else o, *rest)).astype(self._machine.dtype),
             name="out",
         )
 
@@ -176,7 +178,7 @@ class _Definer:
     def _placeholder(
         self, operand: relax.Expr, shape: Shape, packed: bool, pack: Pack | None = None
     ) -> te.Tensor:
-        tensor = te.placeholder(shape, "float32", name=f"a{len(self._tensors)}")
+        tensor = te.placeholder(shape, self._machine.dtype, name=f"a{len(self._tensors)}")
         self._operands.append(Operand(operand, packed, pack))
         self._tensors.append(tensor)
         return tensor
@@ -209,7 +211,7 @@ class _Definer:
         k = te.reduce_axis((0, depth), "k")
         acc = te.compute(
             (rows, groups, columns, v),
-            lambda m, g, j, c: te.sum(a[m, k] * w[g, k, j, c], axis=[k]),
+            lambda m, g, j, c: te.sum(wide(a[m, k]) * wide(w[g, k, j, c]), axis=[k]),
             name="acc",
         )
         self._values[node.var] = lambda i: acc[
@@ -322,7 +324,7 @@ class _Definer:
             o, y, x, c = index
             inside = o * v + c < shape[1]
             return tirx.if_then_else(
-                inside, a[tirx.min(o, last), y, x, c], tirx.const(0.0, "float32")
+                inside, wide(a[tirx.min(o, last), y, x, c]), tirx.const(0.0, "float32")
             )
 
         self._values[node.var] = value
@@ -361,7 +363,7 @@ class _Definer:
         out = packed_shape(node.shape, self._vector)
         rows = te.compute(
             (out[0], shape[2], 1, self._vector),
-            lambda o, y, _x, v: te.sum(a[o, y, x, v], axis=[x]),
+            lambda o, y, _x, v: te.sum(wide(a[o, y, x, v]), axis=[x]),
             name="rows",
         )
         acc = te.compute(out, lambda o, _y, _x, v: te.sum(rows[o, y, 0, v], axis=[y]), name="acc")
@@ -384,13 +386,13 @@ class _Definer:
         # With ceil_mode a window may reach further than the padding says: pad as far as it reads.
         bottom = max(0, (node.shape[2] - 1) * sh + kh - top - shape[2])
         right = max(0, (node.shape[3] - 1) * sw + kw - left - shape[3])
-        p = convolutions.pad(a, (top, left, bottom, right), 1, tirx.min_value("float32"))
+        p = convolutions.pad(a, (top, left, bottom, right), 1, tirx.min_value(self._machine.dtype))
         acc = te.compute(
             packed_shape(node.shape, self._vector),
             lambda o, y, x, v: te.max(p[o, y * sh + ky, x * sw + kx, v], axis=[ky, kx]),
             name="acc",
         )
-        self._values[node.var] = lambda index: acc[index]
+        self._values[node.var] = lambda index: wide(acc[index])
         return "pool"
 
     def _operand(self, operand: relax.Expr, shape: Shape) -> Value:
@@ -414,7 +416,7 @@ class _Definer:
         else:
             tensor = self._placeholder(operand, packed_shape(aligned, self._vector), True, packing)
         whole = aligned[2:] == shape[2:]
-        value = lambda i: tensor[i] if whole else tensor[i[0], 0, 0, i[3]]  # noqa: E731
+        value = lambda i: wide(tensor[i if whole else (i[0], 0, 0, i[3])])  # noqa: E731
         self._values[operand] = value
         return value
 
@@ -427,7 +429,7 @@ class _Definer:
 
         def value(index: Index) -> Expr:
             read = [i if n > 1 else 0 for i, n in zip(index, own, strict=True)]
-            return tensor[tuple(read[2 - rank :])]
+            return wide(tensor[tuple(read[2 - rank :])])
 
         self._values[operand] = value
         return value
@@ -452,7 +454,7 @@ class _Definer:
 
 def _from(tensor: te.Tensor, first: int) -> Value:
     """``tensor`` as the part of a value that begins at ``first``."""
-    return lambda i: tensor[(i[0] - first if first else i[0], *i[1:])]
+    return lambda i: wide(tensor[(i[0] - first if first else i[0], *i[1:])])
 
 
 def _array(constant: relax.Expr) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tvm import s_tir, tirx
 
+from syncnas_tvm.lane_types import FLOAT32, HALF, LaneTypes
 from syncnas_tvm.schedule import cpu_tilings, gpu_tilings, packed_cpu, packed_gpu
 from syncnas_tvm.schedule.conversion import conversion
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
@@ -35,28 +36,36 @@ class PackedSchedules:
 
     ``vector`` floats are a packed group of channels; ``registers`` the CPU's vector registers;
     ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane;
-    ``work_items`` the most of a GPU's work group. ``records`` refine what the rules choose.
+    ``types`` what the lanes keep in memory; ``work_items`` the most of a GPU's work group.
+    ``records`` refine what the rules choose.
     """
 
     vector: int
     registers: int
     accumulators: int
     threads: int = 1
+    types: LaneTypes = FLOAT32
     work_items: int = 256
     records: Records | None = None
 
     @staticmethod
-    def of(target: Target, records: Records | None = None) -> PackedSchedules:
+    def of(
+        target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
+    ) -> PackedSchedules:
         """From the target's vector width: AVX-512 and NEON have 32 registers, AVX2 has 16.
 
         A GPU work item of a mobile GPU has room for few accumulators; OpenCL on CPU cores (``host``)
-        has the CPU's own registers.
+        has the CPU's own registers. Halves on the CPU lane: a register holds twice as many, so that is
+        the group of channels, which both lanes share.
         """
         registers = 16 if target.vector_lanes == 8 else 32
         accumulators = registers * 3 // 4 if target.is_host else 8
         items = int(target.gpu.get("max_num_threads", 256))
+        vector = target.vector_lanes
+        if types.cpu == HALF:
+            vector, accumulators = vector * 2, accumulators // 2
         return PackedSchedules(
-            target.vector_lanes, registers, accumulators, target.cpu_threads, items, records
+            vector, registers, accumulators, target.cpu_threads, types, items, records
         )
 
     @property
@@ -72,7 +81,9 @@ class PackedSchedules:
         """What a definition has to know of ``lane``."""
         columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
         on_cpu = lane == "cpu"
-        return Machine(self.vector, columns, vectorised_exp=on_cpu, winograd=on_cpu)
+        dtype = self.types.of(lane)
+        # In halves, Winograd's sums and differences would lose what they cancel.
+        return Machine(self.vector, columns, on_cpu, on_cpu and dtype != HALF, dtype)
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""
@@ -95,9 +106,11 @@ class PackedSchedules:
             tilings = gpu_tilings.tilings(sch, family, self.accumulators, self.work_items)
         return TuningSpace(function, family, lane, tilings)
 
-    def conversion(self, shape: Shape, lane: Lane, packing: bool) -> tirx.PrimFunc:
-        """The kernel that changes the layout of an NCHW tensor of ``shape``."""
-        function = conversion(shape, self.vector, packing)
+    def conversion(
+        self, shape: Shape, lane: Lane, packing: bool, dtype: str = "float32"
+    ) -> tirx.PrimFunc:
+        """The kernel that changes the layout of an NCHW tensor of ``shape`` and type ``dtype``."""
+        function = conversion(shape, self.vector, packing, dtype)
         module = packed_cpu if lane == "cpu" else packed_gpu
         return _final(module.schedule_conversion(function))
 

@@ -1,0 +1,103 @@
+"""What half precision on the GPU lane does to a network's answers and to its latency.
+
+    PYTHONPATH=tests python benchmarks/half.py [--lanes gpu] [NETWORK ...]
+
+Prints a Markdown table: for each network and type of the GPU lane the latency (float32 and float16
+take turns), and over all pictures that scikit-image ships the largest relative error against
+onnxruntime and on how many of them the class with the largest output is onnxruntime's. Only
+EfficientNet-Lite0 has trained weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+import numpy as np
+import zoo
+from networks import network_parser
+from skimage import color, data, io, transform, util
+
+import syncnas_tvm
+from syncnas_tvm import compiler
+from syncnas_tvm.frontend import import_onnx
+from syncnas_tvm.lane_types import FLOAT_TYPES
+from syncnas_tvm.verify import deviation
+
+SIZE = 224
+PICTURES = (".png", ".jpg", ".gif", ".tif")
+HEADER = ("network", "GPU lane", "ms (min)", "ms (median)", "max relative error", "same class")
+ROUNDS, RUNS_A_ROUND = 6, 5
+
+
+def pictures(size: int = SIZE) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and network input (``[1, 3, size, size]``) of each picture file of scikit-image."""
+    for path in sorted(Path(data.__file__).parent.iterdir()):
+        if path.suffix in PICTURES:
+            yield path.stem, as_input(io.imread(path), size)
+
+
+def as_input(picture: np.ndarray, size: int) -> np.ndarray:
+    """The middle square of a picture (of several, the first), scaled; mean 127/255, std 128/255."""
+    colours = picture.shape[-1] in (3, 4)
+    while picture.ndim > (3 if colours else 2):
+        picture = picture[0]
+    floats = util.img_as_float(picture[..., :3] if colours else color.gray2rgb(picture))
+    side = min(floats.shape[:2])
+    top, left = ((extent - side) // 2 for extent in floats.shape[:2])
+    square = floats[top : top + side, left : left + side]
+    small = transform.resize(square, (size, size), anti_aliasing=True)
+    return ((small - 127 / 255) / (128 / 255)).astype("float32").transpose(2, 0, 1)[None]
+
+
+def rows(name: str, lanes: str) -> Iterator[tuple[object, ...]]:
+    """Compile one network with both types and compare."""
+    model = zoo.export(name, size=SIZE)
+    session = import_onnx(model).original.session()
+    inputs = {picture: {"input": array} for picture, array in pictures()}
+    expected = {p: {"output": session.run(["output"], i)[0]} for p, i in inputs.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        executables = {}
+        for dtype in FLOAT_TYPES:
+            where = Path(folder) / dtype
+            compiler.compile_onnx(model, output=where, lanes=lanes, gpu_dtype=dtype, timed=False)
+            executables[dtype] = syncnas_tvm.load(where)
+        one = next(iter(inputs.values()))
+        us: dict[str, list[float]] = {dtype: [] for dtype in executables}
+        for _ in range(ROUNDS):
+            for dtype, run in executables.items():
+                us[dtype] += run.time(one, repeat=RUNS_A_ROUND, warmup=1)
+        for dtype, run in executables.items():
+            found = {picture: run(i) for picture, i in inputs.items()}
+            worst = max(deviation(found[p], expected[p]).max_rel for p in inputs)
+            same = [p for p in inputs if _class(found[p]) == _class(expected[p])]
+            times = f"{min(us[dtype]) / 1e3:.2f}", f"{np.median(us[dtype]) / 1e3:.2f}"
+            yield name, dtype, *times, f"{worst:.1e}", f"{len(same)} of {len(inputs)}"
+
+
+def _class(outputs: dict[str, np.ndarray]) -> int:
+    return int(outputs["output"].argmax())
+
+
+def main() -> None:
+    parser = network_parser(__doc__)
+    parser.add_argument("--lanes", choices=("gpu", "both"), default="gpu", help="lanes used")
+    options = parser.parse_args()
+    compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
+    print("| " + " | ".join(HEADER) + " |")
+    print("|" + "---|" * len(HEADER))
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["SYNCNAS_CACHE_DIR"] = cache
+        for name in options.network:
+            for row in rows(name, options.lanes):
+                print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
