@@ -22,7 +22,9 @@ from tvm.s_tir import meta_schedule as ms
 import syncnas_tvm
 from syncnas_tvm.cost_models import machine_key
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.fusion import Group, groups_of
+from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.schedule import packed_tile
@@ -291,14 +293,12 @@ def test_bad_folders(tuned: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_measured")
 def test_compile_with_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network compiled with records: other kernels, equal outputs; what was used is reported."""
+    """A network whose stem has a record: another kernel, equal outputs; what was used is reported."""
     model = tiny_model(tmp_path / "tiny.onnx")
     folder = tmp_path / "records"
-    graph = graph_of(lambda n, x: n.relu6(n.conv(x, 32, 3, 2)), channels=3, size=32)
-    _, fake = runner()
-    (stem,) = tune_kernels(
-        groups_of(graph.function("r0"), "cpu"), HOST, folder, trials=3, runner=fake
-    )
+    graph = RegionGraph(import_onnx(model, None).mod, HOST.channel_step)
+    first = groups_of(graph.function(graph.names[0]), "cpu")[:1]
+    (stem,) = tune_kernels(first, HOST, folder, trials=3, runner=runner()[1])
     assert stem.tiling is not None
     keys = []
     monkeypatch.setattr(
