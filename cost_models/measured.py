@@ -10,7 +10,15 @@ from functools import cached_property
 import numpy as np
 
 from syncnas_tvm.cost_models.base import CostModel, Microseconds, kind_of
-from syncnas_tvm.cost_models.siblings import Family, Ladder, Point, channels, family, size
+from syncnas_tvm.cost_models.siblings import (
+    Family,
+    Ladder,
+    Point,
+    channels,
+    family,
+    row_family,
+    size,
+)
 from syncnas_tvm.work import Kernel
 
 BETWEEN_STD, OUTSIDE_STD, FALLBACK_STD = 0.08, 0.2, 0.4
@@ -34,7 +42,8 @@ class MeasuredTable(CostModel):
 
     A measured kernel gets its own latency. One whose cuts were measured (same operator,
     attributes, epilogue, lane, type and spatial shape, other numbers of channels) gets one
-    interpolated in multiply-adds (bytes where there are none). Any other gets ``fallback``'s,
+    interpolated in multiply-adds (bytes where there are none), and so does a band of the rows of
+    one that was measured. Any other gets ``fallback``'s,
     times the median of measured over predicted for its kind of kernel on its lane.
     """
 
@@ -116,7 +125,7 @@ class MeasuredTable(CostModel):
         return Measurement(us, us * (BETWEEN_STD if ladder.spans(x) else OUTSIDE_STD))
 
 
-def _lines(kernel: Kernel) -> tuple[Line, Line, Line]:
-    """Cuts of the output, cuts of the input, and any kernel of the same family."""
+def _lines(kernel: Kernel) -> tuple[Line, ...]:
+    """Cuts of the output, cuts of the input, any kernel of the same family, and bands of rows."""
     kin, (into, out) = family(kernel), channels(kernel)
-    return (kin, into, -1), (kin, -1, out), (kin, -1, -1)
+    return (kin, into, -1), (kin, -1, out), (kin, -1, -1), (row_family(kernel), into, out)

@@ -31,6 +31,28 @@ def family(kernel: Kernel) -> Family:
     return kernel.op, shapes, kernel.dtype, kernel.lane, attrs, epilogue, kernel.layout, depthwise
 
 
+def row_family(kernel: Kernel) -> Family:
+    """What a kernel shares with its bands: everything but the number of rows.
+
+    Rows are dimension 2 of tensors of rank 4; padding above and below is left out, for a band in the
+    middle has none.
+    """
+    weight = kernel.op == "nn.conv2d"
+    shapes = tuple(s if weight and i == 1 else _any_rows(s) for i, s in enumerate(kernel.shapes))
+    epilogue = tuple(
+        replace(step, operands=tuple(map(_any_rows, step.operands))) for step in kernel.epilogue
+    )
+    attrs = tuple(
+        (key, (value[1], value[3]) if key == "padding" else value)  # type: ignore[index]
+        for key, value in kernel.attrs
+    )
+    return "rows", kernel.op, shapes, kernel.dtype, kernel.lane, attrs, epilogue, kernel.layout
+
+
+def _any_rows(shape: Shape) -> Shape:
+    return (*shape[:2], -1, shape[3]) if len(shape) == 4 and shape[2] > 1 else shape
+
+
 def _spatial(shape: Shape, weight: bool) -> Shape:
     """``shape`` with -1 for channels; a channel dimension of 1 broadcasts and stays."""
     rank = len(shape)

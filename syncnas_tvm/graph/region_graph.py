@@ -55,6 +55,7 @@ class RegionGraph:
         self.regions = tuple(
             _describe(name, segment) for name, segment in zip(names, self._segments, strict=True)
         )
+        self._runs: dict[tuple[str, ...], Region] = {}
         self.mod = _outline(self._flow, self._segments, names, mod)
         self.digraph = nx.DiGraph()
         for region in self.regions:
@@ -71,12 +72,18 @@ class RegionGraph:
 
         Raises PlanError where the regions are not in this model, or not in a row.
         """
-        first = self.names.index(self.region(names[0]).name)
-        if tuple(names) != self.names[first : first + len(names)]:
-            raise PlanError(f"regions {', '.join(names)} do not follow one another in this model")
-        if len(names) == 1:
-            return self.regions[first]
-        return _describe(f"{names[0]}_{names[-1]}", self._joined(names))
+        key = tuple(names)
+        if key not in self._runs:
+            first = self.names.index(self.region(key[0]).name)
+            if key != self.names[first : first + len(key)]:
+                raise PlanError(f"regions {', '.join(key)} do not follow one another in this model")
+            single = len(key) == 1
+            self._runs[key] = (
+                self.regions[first]
+                if single
+                else _describe(f"{key[0]}_{key[-1]}", self._joined(key))
+            )
+        return self._runs[key]
 
     def grouped(self, runs: Sequence[Sequence[str]]) -> tvm.IRModule:
         """The model with each of ``runs`` outlined into one function, named as :meth:`run` names it.

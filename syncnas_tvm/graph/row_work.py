@@ -33,6 +33,16 @@ def run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None:
 
     None where a lane would have no rows of some value. The regions are such that ``splits``.
     """
+    known: dict[tuple[tuple[str, ...], int], Work | None] = graph.__dict__.setdefault(
+        "_row_work", {}
+    )
+    key = (tuple(names), cut)
+    if key not in known:
+        known[key] = _run_work(graph, names, cut)
+    return known[key]
+
+
+def _run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None:
     output = _rows_of(graph, names[-1]).output
     wanted: Ends | None = ((0, cut), (cut, output.shape[ROWS]))
     pieces: list[_Piece] = []
