@@ -169,8 +169,15 @@ def graph_of(
 # Running plans.
 
 
+RUNS = 6
+"""Plans with a decision on several regions that :func:`all_plans` gives."""
+
+
 def all_plans(graph: RegionGraph) -> list[Plan]:
-    """As few plans as there are variants: plan i has each region's i-th variant, in turns."""
+    """As few plans as there are variants: plan i has each region's i-th variant, in turns.
+
+    Of the decisions on several regions, of which there are hundreds, a few from all over.
+    """
     variants = [
         [d for rule in rules() if rule.applies(graph, region) for d in rule.variants(graph, region)]
         for region in graph.regions
@@ -179,13 +186,10 @@ def all_plans(graph: RegionGraph) -> list[Plan]:
     plans = [
         Plan(tuple(here[i % len(here)] for here in single)) for i in range(max(map(len, single)))
     ]
-    for start, here in enumerate(variants):
-        for decision in here:
-            if len(decision.regions) > 1:
-                inside = range(start, start + len(decision.regions))
-                rest = [None if i in inside else d for i, d in enumerate(placed(graph, "cpu"))]
-                rest[start] = decision
-                plans.append(Plan(tuple(d for d in rest if d)))
+    runs = [(i, d) for i, here in enumerate(variants) for d in here if len(d.regions) > 1]
+    for start, decision in runs[:: max(1, len(runs) // RUNS)]:
+        lane = placed(graph, "cpu")
+        plans.append(Plan((*lane[:start], decision, *lane[start + len(decision.regions) :])))
     return plans
 
 
