@@ -10,6 +10,7 @@ from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
+from syncnas_tvm.schedule.half_sums import accumulate_parts, has_parts
 from syncnas_tvm.schedule.packed import Family
 from syncnas_tvm.schedule.winograd import OUT, TILE
 
@@ -141,6 +142,8 @@ def _tiled(sch: s_tir.Schedule, family: Family, accumulators: int) -> None:
     small = int(sch.get(window[0]).extent) <= 3
     unrolled = 0 if dense else len(window) if small else 1
     packed_tile.accumulate(sch, acc, order[-1], len(order), unrolled)
+    if family == "dense" and has_parts(sch):
+        accumulate_parts(sch, len(order))
     sch.vectorize(v)
     sch.unroll(x_in)
     sch.unroll(o_in)
