@@ -61,7 +61,7 @@ def rows(name: str, lanes: str) -> Iterator[tuple[object, ...]]:
     model = zoo.export(name, size=SIZE)
     session = import_onnx(model).original.session()
     inputs = {picture: {"input": array} for picture, array in pictures()}
-    expected = {p: dict(output=session.run(["output"], i)[0]) for p, i in inputs.items()}
+    expected = {p: {"output": session.run(["output"], i)[0]} for p, i in inputs.items()}
     with tempfile.TemporaryDirectory() as folder:
         executables = {}
         for dtype in FLOAT_TYPES:

@@ -55,7 +55,9 @@ def compile_summary(result: CompileResult) -> str:
     lines.append(f"plan    {result.choice.reason}")
     lines.append(f"syncs   {result.syncs} (points at which the lanes exchange data)")
     if result.types.half:
-        lines.append(f"types   {result.types.cpu} on the CPU lane, {result.types.gpu} on the GPU lane")
+        lines.append(
+            f"types   {result.types.cpu} on the CPU lane, {result.types.gpu} on the GPU lane"
+        )
     if result.deviation is not None:
         lines.append(
             f"error   {result.deviation.max_rel:.2g} relative, {result.deviation.max_abs:.2g} "
