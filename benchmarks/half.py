@@ -1,11 +1,12 @@
 """What half precision on the GPU lane does to a network's answers and to its latency.
 
-    PYTHONPATH=tests python benchmarks/half.py [--lanes gpu] [NETWORK ...]
+    PYTHONPATH=tests python benchmarks/half.py [--lanes gpu | --arm] [NETWORK ...]
 
 Prints a Markdown table: for each network and type of the GPU lane the latency (float32 and float16
 take turns), and over all pictures that scikit-image ships the largest relative error against
 onnxruntime and on how many of them the class with the largest output is onnxruntime's. Only
-EfficientNet-Lite0 has trained weights.
+EfficientNet-Lite0 has trained weights. With ``--arm``, the answers alone of ARM's CPU lane with halves:
+its kernels, compiled for this machine, where LLVM emulates the arithmetic.
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import numpy as np
+import tvm
 import zoo
 from networks import network_parser
 from skimage import color, data, io, transform, util
+from tvm import relax
 
 import syncnas_tvm
 from syncnas_tvm import compiler
 from syncnas_tvm.frontend import import_onnx
-from syncnas_tvm.lane_types import FLOAT_TYPES
+from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.lane_types import FLOAT_TYPES, LaneTypes
+from syncnas_tvm.lowering import build
+from syncnas_tvm.passes.apply_plan import apply_plan
+from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.targets import load_target
 from syncnas_tvm.verify import deviation
 
 SIZE = 224
@@ -81,6 +90,26 @@ def rows(name: str, lanes: str) -> Iterator[tuple[object, ...]]:
             yield name, dtype, *times, f"{worst:.1e}", f"{len(same)} of {len(inputs)}"
 
 
+def emulated(name: str) -> tuple[object, ...]:
+    """What the kernels of an ARM CPU lane with halves answer."""
+    target = replace(load_target("host"), vector_lanes=4, channel_step=8)
+    imported = import_onnx(zoo.export(name, size=SIZE))
+    session = imported.original.session()
+    graph = RegionGraph(imported.mod, target.channel_step)
+    plan = Plan(tuple(Decision.of(region, "Place", lane="cpu") for region in graph.names))
+    types = LaneTypes("float16", "float16")
+    executable = build(apply_plan(graph, plan), target, types)
+    main = relax.VirtualMachine(executable, [tvm.cpu(0), tvm.cpu(0)])["main"]
+    worst, same, total = 0.0, 0, 0
+    for _, array in pictures():
+        expected = {"output": session.run(["output"], {"input": array})[0]}
+        found = {"output": main(tvm.runtime.tensor(array)).numpy()}
+        worst = max(worst, deviation(found, expected).max_rel)
+        same += _class(found) == _class(expected)
+        total += 1
+    return name, "(ARM CPU float16)", "-", "-", f"{worst:.1e}", f"{same} of {total}"
+
+
 def _class(outputs: dict[str, np.ndarray]) -> int:
     return int(outputs["output"].argmax())
 
@@ -88,6 +117,7 @@ def _class(outputs: dict[str, np.ndarray]) -> int:
 def main() -> None:
     parser = network_parser(__doc__)
     parser.add_argument("--lanes", choices=("gpu", "both"), default="gpu", help="lanes used")
+    parser.add_argument("--arm", action="store_true", help="the emulated CPU lane of an ARM target")
     options = parser.parse_args()
     compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
     print("| " + " | ".join(HEADER) + " |")
@@ -95,7 +125,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SYNCNAS_CACHE_DIR"] = cache
         for name in options.network:
-            for row in rows(name, options.lanes):
+            for row in [emulated(name)] if options.arm else rows(name, options.lanes):
                 print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import tvm
 
 from syncnas_tvm.graph.fusion import Group
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import Target
@@ -35,9 +36,9 @@ class Loop:
         return sum(bool(re.search(r"\t(ld|st)[rp]\t.*\[sp", line)) for line in self.lines)
 
 
-def assembly(group: Group, target: Target) -> str:
-    """A kernel's assembly, scheduled for the CPU lane of ``target``."""
-    schedules = PackedSchedules.of(target)
+def assembly(group: Group, target: Target, types: LaneTypes = FLOAT32) -> str:
+    """A kernel's assembly, scheduled for the CPU lane of ``target`` with ``types``."""
+    schedules = PackedSchedules.of(target, types)
     definition = define(group, schedules.machine("cpu"))
     assert definition is not None
     function = schedules.kernel(definition, "cpu").with_attr("global_symbol", "kernel")

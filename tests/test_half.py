@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +12,24 @@ import numpy as np
 import pytest
 import tvm
 import zoo
+from assembly import assembly, hottest_loop
 from cli_tools import tiny_model
 from skimage import data
 from tvm import relax, te, tirx
 
 import syncnas_tvm
+from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.candidates import decision_space
 from syncnas_tvm.cost_models.roofline import Roofline
 from syncnas_tvm.errors import InputError, TargetError
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import Dataflow, dtype_of
+from syncnas_tvm.graph.fusion import groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.half import transfer_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
-from syncnas_tvm.lowering import build_kernels, lowering_passes
+from syncnas_tvm.lowering import build_kernels
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.insert_transfers import InsertTransfers
 from syncnas_tvm.passes.lift_constants import ConstantLifter
@@ -35,6 +41,8 @@ from syncnas_tvm.schedule.opencl_half import install, store_half
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import Transfer, load_target
 from syncnas_tvm.work import Kernel, Phase, Sync, Work
+
+pytestmark = pytest.mark.usefixtures("nothing_measured")
 
 HALF_GPU = LaneTypes(gpu="float16")
 HALF = LaneTypes("float16", "float16")
@@ -270,8 +278,7 @@ def _unpacked(array: np.ndarray, function: relax.Function) -> np.ndarray:
 
 
 @pytest.mark.parametrize("plan", ["alternating", "split"])
-def test_both_lanes_with_halves_on_the_gpu(plan, tmp_path, monkeypatch):
-    monkeypatch.setenv("SYNCNAS_CACHE_DIR", str(tmp_path / "cache"))
+def test_both_lanes_with_halves_on_the_gpu(plan, tmp_path):
     model = tiny_model(tmp_path / "tiny.onnx")
     graph = RegionGraph(import_onnx(model).mod, load_target("host").channel_step)
     chosen = {"plan": _alternating(graph)} if plan == "alternating" else {"split_all": True}
@@ -313,7 +320,6 @@ def test_wrong_types(tmp_path):
 
 def test_trained_classes_stay(tmp_path, monkeypatch):
     """The cat, the astronaut and the rocket; benchmarks/half.py has all pictures."""
-    monkeypatch.setenv("SYNCNAS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     from half import as_input
 
@@ -335,9 +341,32 @@ def test_trained_classes_stay(tmp_path, monkeypatch):
         assert executable(picture)["output"].argmax() == expected.argmax()
 
 
-def test_arm_computes_in_halves(tmp_path):
-    """Android's CPU lane: depthwise sums in .8h, dense ones in float32."""
+def test_arm_sums_in_halves():
+    """Android's CPU lane: a hot loop of fused multiply-adds on eight halves, without spills."""
     target = load_target("android")
-    schedules = PackedSchedules.of(target, HALF)
-    assert (schedules.vector, PackedSchedules.of(target).vector) == (8, 4)
-    assert len(lowering_passes(target, HALF)) == len(lowering_passes(target))
+    assert (PackedSchedules.of(target, HALF).vector, PackedSchedules.of(target).vector) == (8, 4)
+    for name in ("pointwise", "depthwise"):
+        function, _ = _kernel(name)
+        (group,) = groups_of(function, "cpu")
+        text = assembly(group, target, HALF)
+        assert re.search(r"\tfmla\tv\d+\.8h", text)
+        assert not re.search(r"\tfmla\tv\d+\.4s", text)
+        if name == "pointwise":
+            assert "\tfcvtl\t" in text  # its parts are added up in float32
+            loop = hottest_loop(text)
+            assert loop.fused >= 8
+            assert (loop.unfused, loop.spills) == (0, 0)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ziglang") is None and shutil.which("aarch64-linux-gnu-g++") is None,
+    reason="no linker for aarch64: pip install ziglang",
+)
+def test_a_network_of_halves_links_for_android(tmp_path):
+    model = tiny_model(tmp_path / "tiny.onnx")
+    out = tmp_path / "out"
+    dtypes = {"gpu_dtype": "float16", "cpu_dtype": "float16"}
+    result = syncnas_tvm.compile_onnx(model, "android", out, split_all=True, **dtypes)
+    assert result.to_json()["types"] == {"cpu": "float16", "gpu": "float16"}
+    assert (out / "model.so").read_bytes()[:4] == b"\x7fELF"
+    assert read_manifest(out).types == {"cpu": "float16", "gpu": "float16"}

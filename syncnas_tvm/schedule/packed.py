@@ -18,8 +18,10 @@ from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
+from syncnas_tvm.lane_types import HALF
 from syncnas_tvm.schedule import convolutions, elementwise, fast_math, winograd
 from syncnas_tvm.schedule.convolutions import wide
+from syncnas_tvm.schedule.half_sums import dense_in_parts
 from syncnas_tvm.schedule.layout import (
     blocks,
     input_step,
@@ -50,7 +52,8 @@ class Machine:
     ``columns`` vectors of a dense layer's outputs are computed together.
 
     ``vectorised_exp`` chooses a polynomial over the target's own ``exp``; ``winograd`` allows that
-    algorithm. ``dtype`` is the type of the lane's floats in memory.
+    algorithm. ``dtype`` is the type of the lane's floats in memory, ``sums`` that of
+    the sums that may be short of bits.
     """
 
     vector: int
@@ -58,6 +61,7 @@ class Machine:
     vectorised_exp: bool
     winograd: bool = False
     dtype: str = "float32"
+    sums: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +250,8 @@ class _Definer:
             size = (count, high - low, *shape_of(weight)[2:], step, v)
             w = self._placeholder(weight, size, False, packing)
             shape = (count, *packed_shape(node.shape, v)[1:])
-            acc = convolutions.dense(padded, w, shape, window.strides, window.dilation, low)
+            dense = dense_in_parts if self._machine.sums == HALF else convolutions.dense
+            acc = dense(padded, w, shape, window.strides, window.dilation, low)
             self._parts.append(_Part(run.first, run.last, _from(acc, run.first)))
         return "dense"
 
@@ -305,7 +310,14 @@ class _Definer:
             )
             shape = (count, *packed_shape(node.shape, v)[1:])
             acc = convolutions.depthwise(
-                a, w, shape, window.strides, window.dilation, before, run.first
+                a,
+                w,
+                shape,
+                window.strides,
+                window.dilation,
+                before,
+                run.first,
+                self._machine.sums,
             )
             self._parts.append(_Part(run.first, run.last, _from(acc, run.first)))
         return "depthwise"

@@ -10,6 +10,7 @@ from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
+from syncnas_tvm.schedule.half_sums import accumulate_parts, has_parts
 from syncnas_tvm.schedule.packed import Family
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.winograd import OUT
@@ -127,6 +128,8 @@ def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
     sch.parallel(order[0])
     _pad(sch, family)
     packed_tile.accumulate(sch, acc, order[-1], len(order), tiling.unrolled)
+    if family == "dense" and has_parts(sch):
+        accumulate_parts(sch, len(order))
     sch.vectorize(v)
     sch.unroll(x_in)
     sch.unroll(o_in)

@@ -83,7 +83,9 @@ class PackedSchedules:
         on_cpu = lane == "cpu"
         dtype = self.types.of(lane)
         # In halves, Winograd's sums and differences would lose what they cancel.
-        return Machine(self.vector, columns, on_cpu, on_cpu and dtype != HALF, dtype)
+        # OpenCL computes in float32 whatever it reads; the CPU's halves are for speed, too.
+        sums = dtype if on_cpu else "float32"
+        return Machine(self.vector, columns, on_cpu, on_cpu and dtype != HALF, dtype, sums)
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""
