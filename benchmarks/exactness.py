@@ -9,9 +9,7 @@ inputs, and the seconds of a whole compile. Kernels are not measured: shares com
 
 from __future__ import annotations
 
-import functools
 import os
-import tempfile
 import time
 
 os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
@@ -19,7 +17,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import numpy as np
 import zoo
-from networks import network_parser
+from networks import network_parser, no_measurements, print_table
 
 from syncnas_tvm import compiler
 
@@ -54,14 +52,9 @@ def main() -> None:
     parser = network_parser(__doc__)
     parser.add_argument("--size", type=int, default=224, help="image size in pixels")
     options = parser.parse_args()
-    compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
-    print("| " + " | ".join(HEADER) + " |")
-    print("|" + "---|" * len(HEADER))
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["SYNCNAS_CACHE_DIR"] = cache
-        for name in options.network:
-            for form in FORMS:
-                print("| " + " | ".join(map(str, row(name, options.size, form))) + " |", flush=True)
+    with no_measurements():
+        every = ((name, form) for name in options.network for form in FORMS)
+        print_table(HEADER, (row(name, options.size, form) for name, form in every))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ its kernels, compiled for this machine, where LLVM emulates the arithmetic.
 
 from __future__ import annotations
 
-import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "1")
 import numpy as np
 import tvm
 import zoo
-from networks import network_parser
+from networks import network_parser, no_measurements, print_table
 from skimage import color, data, io, transform, util
 from tvm import relax
 
@@ -119,14 +118,9 @@ def main() -> None:
     parser.add_argument("--lanes", choices=("gpu", "both"), default="gpu", help="lanes used")
     parser.add_argument("--arm", action="store_true", help="the emulated CPU lane of an ARM target")
     options = parser.parse_args()
-    compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
-    print("| " + " | ".join(HEADER) + " |")
-    print("|" + "---|" * len(HEADER))
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["SYNCNAS_CACHE_DIR"] = cache
-        for name in options.network:
-            for row in [emulated(name)] if options.arm else rows(name, options.lanes):
-                print("| " + " | ".join(map(str, row)) + " |", flush=True)
+    with no_measurements():
+        for_one = (lambda n: [emulated(n)]) if options.arm else (lambda n: rows(n, options.lanes))
+        print_table(HEADER, (row for name in options.network for row in for_one(name)))
 
 
 if __name__ == "__main__":

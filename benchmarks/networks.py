@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import zoo
 
@@ -21,3 +26,23 @@ def network_parser(description: str | None) -> argparse.ArgumentParser:
         help=f"of {', '.join(NETWORKS)}; default: all",
     )
     return parser
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a Markdown table, each row as soon as it is there."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+@contextmanager
+def no_measurements() -> Iterator[None]:
+    """Compiles measure no kernels and find none that were measured before."""
+    # Not above: TVM reads the environment when it is imported, and a benchmark may set it first.
+    from syncnas_tvm import compiler
+
+    compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["SYNCNAS_CACHE_DIR"] = cache
+        yield

@@ -7,10 +7,10 @@ from tvm import relax
 
 from syncnas_tvm.graph.channels import Owner
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
-from syncnas_tvm.graph.ranges import Ranges, clip, extent, lane_ranges, shift, take
-from syncnas_tvm.graph.rebuild import with_operands
+from syncnas_tvm.graph.ranges import Ranges, clip, extent, lane_ranges, shift
+from syncnas_tvm.graph.rebuild import conv2d_like, with_operands
 from syncnas_tvm.graph.states import SplitStates
-from syncnas_tvm.passes.lane_writer import LaneWriter
+from syncnas_tvm.passes.lane_writer import LaneWriter, take_constant
 from syncnas_tvm.work import LANES, Lane, Shape
 
 
@@ -134,7 +134,7 @@ class SplitWriter(LaneWriter):
         state = self._states.of[node.var]
         if state.mode == "once" and lane == "gpu":
             return [o for o in node.operands if self._states.state(o) == "partial"]
-        return list(node.operands)
+        return super()._operands(node, lane)
 
     def _leaves(self, node: Node, lane: Lane, phase: int) -> bool:
         if node.var in self._flow.outputs:
@@ -158,7 +158,7 @@ class SplitWriter(LaneWriter):
             weight = self._states.classes.cuts(node).contract.weight_dim  # type: ignore[union-attr]
             if self._states.state(node.operands[0]) != "cut":
                 operands[0] = self._slice(operands[0], ranges, dim)
-            operands[1] = _take(operands[1], ranges, weight)
+            operands[1] = take_constant(operands[1], ranges, weight)
         elif state.state == "cut":
             self._cut_operands(node, lane, operands)
         value = self._rewritten(node, lane, operands)
@@ -171,7 +171,7 @@ class SplitWriter(LaneWriter):
         cuts = self._states.classes.cuts(node)
         dim, ranges = self._cuts[lane].of(node.var)  # type: ignore[misc]
         if cuts.produce and cuts.produce.dim == dim:
-            operands[1] = _take(operands[1], ranges, cuts.produce.weight_dim)
+            operands[1] = take_constant(operands[1], ranges, cuts.produce.weight_dim)
             return
         for link in cuts.links:
             operand = node.operands[link.operand]
@@ -179,7 +179,7 @@ class SplitWriter(LaneWriter):
                 continue
             part = shift(clip(ranges, link.out_start, link.out_start + link.size), link.in_start)
             if is_constant(operand):
-                operands[link.operand] = _take(operands[link.operand], part, link.in_dim)
+                operands[link.operand] = take_constant(operands[link.operand], part, link.in_dim)
             else:
                 operands[link.operand] = self._slice(operands[link.operand], part, link.in_dim)
 
@@ -197,14 +197,8 @@ class SplitWriter(LaneWriter):
             return with_operands(node.expr, operands)
         shape = cut.shape(node)
         if node.op == "nn.conv2d":
-            attrs = node.attrs
-            return relax.op.nn.conv2d(
-                *operands,
-                strides=attrs.strides,  # type: ignore[attr-defined]
-                padding=attrs.padding,  # type: ignore[attr-defined]
-                dilation=attrs.dilation,  # type: ignore[attr-defined]
-                groups=shape[1] if int(attrs.groups) > 1 else 1,  # type: ignore[attr-defined]
-            )
+            depthwise = int(node.attrs.groups) > 1  # type: ignore[attr-defined]
+            return conv2d_like(node, operands, groups=shape[1] if depthwise else 1)
         if node.op in ("reshape", "flatten", "squeeze", "expand_dims", "nn.batch_flatten"):
             return relax.op.reshape(operands[0], shape)
         if node.op == "split":
@@ -240,8 +234,3 @@ class SplitWriter(LaneWriter):
             else:  # a whole value: the lane's part of the slice has been taken from it already
                 del axes[i], begins[i], ends[i]
         return relax.op.strided_slice(data, axes, begins, ends) if axes else data
-
-
-def _take(constant: relax.Expr, ranges: Ranges, axis: int) -> relax.Expr:
-    array = constant.value.numpy()  # type: ignore[attr-defined]
-    return relax.const(take(array, ranges, axis), str(array.dtype))

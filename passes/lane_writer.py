@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Dataflow, Node
+from syncnas_tvm.graph.ranges import Ranges, take
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params
 from syncnas_tvm.passes.lanes import join_attrs, lane_attrs
 from syncnas_tvm.work import Lane, SyncKind
@@ -104,3 +105,9 @@ class LaneWriter(ABC):
         name = f"{self._region}_join{phase}"
         callee = emit_function(self._builder, name, params, lambda: [body(params)], attrs)
         return self._builder.emit(relax.Call(callee, args))
+
+
+def take_constant(constant: relax.Expr, ranges: Ranges, axis: int) -> relax.Expr:
+    """The positions of ``constant`` along ``axis`` that are in ``ranges``."""
+    array = constant.value.numpy()  # type: ignore[attr-defined]
+    return relax.const(take(array, ranges, axis), str(array.dtype))

@@ -19,7 +19,8 @@ from syncnas_tvm.graph.dataflow import (
 )
 from syncnas_tvm.graph.fusion import FREE, Group, groups_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type, with_operands
-from syncnas_tvm.graph.views import ROW_AXIS, RowView, row_view
+from syncnas_tvm.graph.rows import ROWS
+from syncnas_tvm.graph.views import RowView, row_view
 from syncnas_tvm.passes.pack_main import pack_main
 from syncnas_tvm.schedule.layout import is_packable, packed_shape
 from syncnas_tvm.schedule.packed import Operand, define
@@ -188,7 +189,7 @@ class _FunctionPacker:
     def _plain(self, value: relax.Expr) -> relax.Expr:
         found = self._values[value]
         if found.plain is None and found.view:
-            found.plain = self._rows(self._plain(found.view.source), 2, found.view, value)
+            found.plain = self._rows(self._plain(found.view.source), ROWS, found.view, value)
         elif found.plain is None and found.packed is None:
             found.plain = self._cast(found.wide, self._stored(value))
         elif found.plain is None:
@@ -210,7 +211,7 @@ class _FunctionPacker:
 
     def _rows(self, source: relax.Expr, axis: int, view: RowView, value: relax.Expr) -> relax.Expr:
         """A copy of the rows that ``value`` views."""
-        end = view.first + shape_of(value)[ROW_AXIS]
+        end = view.first + shape_of(value)[ROWS]
         copied = relax.op.strided_slice(source, [axis], [view.first], [end])
         return self._builder.emit(copied, name_hint="rows")
 

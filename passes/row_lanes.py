@@ -5,10 +5,9 @@ from __future__ import annotations
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
-from syncnas_tvm.graph.ranges import take
-from syncnas_tvm.graph.rebuild import with_operands
-from syncnas_tvm.graph.rows import ROWS, Interval, RowBands
-from syncnas_tvm.passes.lane_writer import LaneWriter
+from syncnas_tvm.graph.rebuild import conv2d_like, with_operands
+from syncnas_tvm.graph.rows import ROWS, RowBands
+from syncnas_tvm.passes.lane_writer import LaneWriter, take_constant
 from syncnas_tvm.work import LANES, Lane
 
 
@@ -55,12 +54,10 @@ class RowWriter(LaneWriter):
     ) -> relax.Expr:
         """The rows that ``node`` reads of an operand; all of one that is not cut."""
         operand = node.operands[position]
+        if self._states.cuts_constant(node, position):
+            rows = self._bands.band(node.var, lane)
+            return take_constant(operand, (rows,), len(shape_of(operand)) - 2)
         if is_constant(operand):
-            shape = shape_of(operand)
-            cut = self._states.kind(node.var) == "rows" and node.var not in self._states.windows
-            if cut and len(shape) > 1 and shape[-2] == node.shape[ROWS] > 1:
-                rows = self._bands.band(node.var, lane)
-                return _take(operand, rows, len(shape) - 2)
             return operand
         value = env[operand]
         if self._states.kind(operand) != "rows":
@@ -83,13 +80,7 @@ class RowWriter(LaneWriter):
         sides = [int(p) for p in attrs.padding]  # type: ignore[attr-defined]
         padding = (above, sides[1], below, sides[3])
         if node.op == "nn.conv2d":
-            return relax.op.nn.conv2d(
-                *operands,
-                strides=attrs.strides,  # type: ignore[attr-defined]
-                padding=padding,
-                dilation=attrs.dilation,  # type: ignore[attr-defined]
-                groups=int(attrs.groups),  # type: ignore[attr-defined]
-            )
+            return conv2d_like(node, operands, padding)
         pool = relax.op.nn.max_pool2d if node.op == "nn.max_pool2d" else relax.op.nn.avg_pool2d
         return pool(
             *operands,
@@ -114,14 +105,9 @@ class RowWriter(LaneWriter):
             if node.op == "sum":
                 return self._builder.emit(relax.op.add(ours, theirs))
             begin, end = self._bands.owned(node.operands[0], "gpu")  # type: ignore[arg-type]
-            share = (end - begin) / self._states.shape(node.operands[0])[ROWS]  # type: ignore[arg-type]
+            share = (end - begin) / self._states.shape(node.operands[0])[ROWS]
             difference = self._builder.emit(relax.op.subtract(theirs, ours))
             scaled = relax.op.multiply(difference, relax.const(share, node.dtype))
             return self._builder.emit(relax.op.add(self._builder.emit(scaled), ours))
 
         return self._join_function("sum", phase, self._pair(node.var), body)
-
-
-def _take(constant: relax.Expr, rows: Interval, axis: int) -> relax.Expr:
-    array = constant.value.numpy()  # type: ignore[attr-defined]
-    return relax.const(take(array, (rows,), axis), str(array.dtype))

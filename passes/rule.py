@@ -56,14 +56,8 @@ class SplitRule(ABC):
         """
         from syncnas_tvm.graph.region_work import work_of
 
-        mod = graph.mod if len(decision.regions) == 1 else graph.grouped(_runs(graph, decision))
+        mod = graph.module_of(decision.regions)
         return work_of(self.rewrite(mod, graph, region, decision), region.name)
-
-
-def _runs(graph: RegionGraph, decision: Decision) -> list[tuple[str, ...]]:
-    """All regions, those of the decision as one run."""
-    others = [(name,) for name in graph.names if name not in decision.regions]
-    return sorted([*others, decision.regions])
 
 
 _RULES: dict[str, SplitRule] = {}

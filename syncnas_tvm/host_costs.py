@@ -115,7 +115,9 @@ def _collect(
 ) -> None:
     decision = candidate.decision
     region = graph.run(decision.regions)
-    rewritten = rule(decision.rule).rewrite(graph.mod, graph, region, decision)
+    rewritten = rule(decision.rule).rewrite(
+        graph.module_of(decision.regions), graph, region, decision
+    )
     for group in groups_in(rewritten, region.name):
         if group.kernel.lane in lanes:
             found.setdefault(group.kernel, group)

@@ -41,8 +41,7 @@ def decision(graph: RegionGraph, cut: int, count: int | None = None) -> Decision
 
 def rewritten(graph: RegionGraph, chosen: Decision) -> tuple[tvm.IRModule, str]:
     region = graph.run(chosen.regions)
-    rest = [(name,) for name in graph.names if name not in chosen.regions]
-    mod = graph.grouped(sorted([*rest, chosen.regions]))
+    mod = graph.module_of(chosen.regions)
     return RowSplit().rewrite(mod, graph, region, chosen), region.name
 
 

@@ -40,6 +40,23 @@ def with_operands(expr: relax.Expr, operands: Sequence[relax.Expr]) -> relax.Exp
     return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
 
 
+def conv2d_like(
+    node: Node,
+    operands: Sequence[relax.Expr],
+    padding: Sequence[int] | None = None,
+    groups: int | None = None,
+) -> relax.Call:
+    """The convolution ``node`` of other operands, with other padding or groups where given."""
+    attrs = node.attrs
+    return relax.op.nn.conv2d(
+        *operands,
+        strides=attrs.strides,  # type: ignore[attr-defined]
+        padding=attrs.padding if padding is None else padding,  # type: ignore[attr-defined]
+        dilation=attrs.dilation,  # type: ignore[attr-defined]
+        groups=int(attrs.groups) if groups is None else groups,  # type: ignore[attr-defined]
+    )
+
+
 def _is_tensor(expr: relax.Expr) -> bool:
     return isinstance(expr, relax.Var | Constant)
 

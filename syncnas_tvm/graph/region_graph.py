@@ -93,6 +93,13 @@ class RegionGraph:
         names = [self.run(run).name for run in runs]
         return _outline(self._flow, [self._joined(run) for run in runs], names, self._model)
 
+    def module_of(self, names: Sequence[str]) -> tvm.IRModule:
+        """The model with ``names``, consecutive regions, as one function and the others as in ``mod``."""
+        if len(names) == 1:
+            return self.mod
+        others = [(name,) for name in self.names if name not in names]
+        return self.grouped(sorted([*others, tuple(names)]))
+
     def _joined(self, names: Sequence[str]) -> Segment:
         segments = [self._segments[self.names.index(name)] for name in names]
         nodes = [node for segment in segments for node in segment.nodes]

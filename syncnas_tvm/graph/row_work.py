@@ -13,7 +13,7 @@ from functools import cached_property
 
 from tvm import relax
 
-from syncnas_tvm.graph.dataflow import Dataflow, Node, is_constant, shape_of
+from syncnas_tvm.graph.dataflow import Dataflow, Node
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.rows import ROWS, Interval, RowBands, RowStates
@@ -125,12 +125,10 @@ def band_kernel(group: Group, bands: RowBands, lane: Lane) -> Kernel:
 
     def shape(node: Node, position: int) -> Shape:
         operand = node.operands[position]
+        own = states.shape(operand)
         if states.kind(operand) == "rows":
-            whole = states.shape(operand)  # type: ignore[arg-type]
-            return _with_rows(whole, bands.reads(node, position, lane))
-        own = shape_of(operand) if is_constant(operand) else states.shape(operand)  # type: ignore[arg-type]
-        cut = states.kind(node.var) == "rows" and node.var not in states.windows
-        if cut and is_constant(operand) and len(own) > 1 and own[-2] == node.shape[ROWS] > 1:
+            return _with_rows(own, bands.reads(node, position, lane))
+        if states.cuts_constant(node, position):
             begin, end = bands.band(node.var, lane)
             return (*own[:-2], end - begin, own[-1])
         return own

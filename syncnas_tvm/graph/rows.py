@@ -105,10 +105,18 @@ class RowStates:
         found = self._kind.get(expr) if isinstance(expr, relax.Var) else None
         return found or "whole"
 
-    def shape(self, var: relax.Var) -> Shape:
-        """Shape of a value; of a ``split``, that of its input."""
-        definer = self.flow.definer.get(var)
-        return definer.shape if definer else shape_of(var)
+    def shape(self, expr: relax.Expr) -> Shape:
+        """Shape of a value or constant; of a ``split``, that of its input."""
+        definer = self.flow.definer.get(expr) if isinstance(expr, relax.Var) else None
+        return definer.shape if definer else shape_of(expr)
+
+    def cuts_constant(self, node: Node, position: int) -> bool:
+        """Whether the operand is a constant with a row for each of ``node``'s, in dimension -2."""
+        operand = node.operands[position]
+        if not is_constant(operand) or self.kind(node.var) != "rows" or node.var in self.windows:
+            return False
+        shape = shape_of(operand)
+        return len(shape) > 1 and shape[-2] == node.shape[ROWS] > 1
 
     def _phase_after(self, var: relax.Var) -> int:
         """The phase in which ``var`` can be read."""
@@ -139,7 +147,7 @@ class RowStates:
     def _in_step(self, node: Node, position: int) -> bool:
         """Whether the operand's rows are the output's rows, or it has none."""
         operand = node.operands[position]
-        shape = shape_of_value(self, operand)
+        shape = self.shape(operand)
         height = node.shape[ROWS] if len(node.shape) == 4 else 0
         if node.op == "split" and int(node.attrs.axis) % len(shape) == ROWS:  # type: ignore[attr-defined]
             return False
@@ -157,11 +165,6 @@ class RowStates:
             return is_constant(operand) or self.kind(operand) == "rows"
         # A gate of one row, a bias, a scalar: the same for all rows.
         return self.kind(operand) != "rows" and (len(shape) < 2 or shape[-2] == 1)
-
-
-def shape_of_value(states: RowStates, operand: relax.Expr) -> Shape:
-    """Shape of a variable or a constant."""
-    return states.shape(operand) if isinstance(operand, relax.Var) else shape_of(operand)
 
 
 class RowBands:
@@ -202,11 +205,11 @@ class RowBands:
         window = self.states.windows.get(node.var)
         if window is None:
             return rows
-        return window.reads(rows, self.states.shape(operand)[ROWS])[0]  # type: ignore[arg-type]
+        return window.reads(rows, self.states.shape(operand)[ROWS])[0]
 
     def padding(self, node: Node, lane: Lane) -> tuple[int, int]:
         """The padding rows above and below the band of a convolution or pooling."""
-        height = shape_of_value(self.states, node.operands[0])[ROWS]
+        height = self.states.shape(node.operands[0])[ROWS]
         return self.states.windows[node.var].reads(self._bands[node.var][lane], height)[1]
 
     def owned(self, var: relax.Var, lane: Lane) -> Interval:

@@ -8,8 +8,7 @@ from tvm import relax
 
 from syncnas_tvm.graph.cuts import slice_begins
 from syncnas_tvm.graph.dataflow import Dataflow, Node
-
-ROW_AXIS = 2
+from syncnas_tvm.graph.rows import ROWS
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ def is_row_view(node: Node) -> bool:
     if node.op != "strided_slice" or len(node.shape) != 4:
         return False
     begins = slice_begins(node)
-    return begins is not None and set(begins) == {ROW_AXIS}
+    return begins is not None and set(begins) == {ROWS}
 
 
 def row_view(flow: Dataflow, value: relax.Expr) -> RowView | None:
@@ -33,6 +32,6 @@ def row_view(flow: Dataflow, value: relax.Expr) -> RowView | None:
     node = flow.definer.get(value) if isinstance(value, relax.Var) else None
     if node is None or not is_row_view(node):
         return None
-    first = (slice_begins(node) or {})[ROW_AXIS]
+    first = (slice_begins(node) or {})[ROWS]
     below = row_view(flow, node.operands[0])
     return RowView(below.source, below.first + first) if below else RowView(node.operands[0], first)
