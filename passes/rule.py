@@ -93,7 +93,7 @@ def _entry_points() -> tuple[EntryPoint, ...]:
 
 
 def _load() -> None:
-    from syncnas_tvm.passes import channel_split, place, row_split  # noqa: F401  (registers itself)
+    from syncnas_tvm.passes import branches, channel_split, place, row_split  # noqa: F401
 
     for entry in _entry_points():
         if entry.name not in _LOADED:
