@@ -85,6 +85,8 @@ class SplitWriter(LaneWriter):
         (output,) = self._flow.outputs
         if self._states.state(output) == "partial":
             return [self._join(last, [output], [])]
+        if self._states.state(output) == "cut":
+            return [self._together(output, last)]
         return [self._value(output, "cpu")]
 
     def _phase_of(self, node: Node) -> int:
@@ -129,6 +131,30 @@ class SplitWriter(LaneWriter):
 
         return self._join_function("sum", phase, [*pairs, *extra.values()], body)
 
+    def _together(self, output: relax.Var, phase: int) -> relax.Expr:
+        """The lanes' channels of the result side by side, in the model's order."""
+        cuts = {lane: self._cuts[lane].of(output) for lane in LANES}
+        axis = cuts["cpu"][0]  # type: ignore[index]
+        pieces = sorted(
+            (begin, end, lane)
+            for lane in LANES
+            for begin, end in cuts[lane][1]  # type: ignore[index]
+        )
+
+        def body(params: list[relax.Var]) -> relax.Expr:
+            of = dict(zip(LANES, params, strict=True))
+            read = dict.fromkeys(LANES, 0)
+            parts: list[relax.Expr] = []
+            for begin, end, lane in pieces:
+                first, read[lane] = read[lane], read[lane] + end - begin
+                whole = shape_of(of[lane])[axis] == end - begin
+                ranges = ((first, read[lane]),)
+                parts.append(of[lane] if whole else self._slice(of[lane], ranges, axis))
+            return self._builder.emit(relax.op.concat(parts, axis))
+
+        args = [self._value(output, lane) for lane in LANES]
+        return self._join_function("concat", phase, args, body)
+
     def _operands(self, node: Node, lane: Lane) -> list[relax.Expr]:
         """What the lane reads to run ``node``: all operands, or just the partial sum passed on."""
         state = self._states.of[node.var]
@@ -138,7 +164,7 @@ class SplitWriter(LaneWriter):
 
     def _leaves(self, node: Node, lane: Lane, phase: int) -> bool:
         if node.var in self._flow.outputs:
-            return self._states.of[node.var].state == "partial" or lane == "cpu"
+            return self._states.of[node.var].state != "whole" or lane == "cpu"
         for reader, position in self._flow.readers.get(node.var, ()):
             state = self._states.of[reader.var]
             later = state.phase > phase and node.var in self._operands(reader, lane)

@@ -1,4 +1,4 @@
-"""``ChannelSplit(gpu_share)``: each lane takes some channels; partial sums meet at one sync."""
+"""``ChannelSplit(gpu_share)``: each lane takes some channels; the results meet at one sync."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class ChannelSplit(SplitRule):
 
     Convolutions are cut by output channel where the region's inner channels begin, everything
     channel-wise follows, and convolutions that contract the channels are cut by input channel, so
-    that each lane ends with a partial sum. Bias and residual are added once, on the CPU lane.
-    Exact up to rounding.
+    that each lane ends with a partial sum. Bias and residual are added once, on the CPU lane. Where
+    there is no such pair, as in a lone convolution, a dense layer or a stem, each lane computes some
+    of the result's channels, and they are concatenated. Exact up to rounding.
 
     Before::
 

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax, tirx
 
 from syncnas_tvm.graph.calls import LANE_ATTR
+from syncnas_tvm.graph.cuts import slice_begins
 from syncnas_tvm.graph.dataflow import (
     TUPLE_GET_ITEM,
     Dataflow,
@@ -27,6 +28,7 @@ from syncnas_tvm.schedule.packed import Operand, define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.work import Lane
 
+CHANNELS = 1
 # Operators that take values of any type as they are.
 MOVING = FREE | {"concat", "split", "strided_slice", "permute_dims"}
 
@@ -160,6 +162,9 @@ class _FunctionPacker:
     def _plain_nodes(self, nodes: Sequence[Node]) -> None:
         """Operators that have no packed definition: as they are, on plain values."""
         for node in nodes:
+            if (vectors := self._vectors(node)) is not None:
+                self._values[node.var] = _Value(packed=vectors)
+                continue
             moving = self._only_moves(node)
             read = self._plain if moving else self._wide
             operands = [o if is_constant(o) else read(o) for o in node.operands]
@@ -214,6 +219,19 @@ class _FunctionPacker:
         end = view.first + shape_of(value)[ROWS]
         copied = relax.op.strided_slice(source, [axis], [view.first], [end])
         return self._builder.emit(copied, name_hint="rows")
+
+    def _vectors(self, node: Node) -> relax.Expr | None:
+        """A slice of a feature map's channels, if it has whole vectors of them: packed, a copy."""
+        begins = slice_begins(node) if node.op == "strided_slice" else None
+        if begins is None or list(begins) != [CHANNELS] or not is_packable(node.shape, node.dtype):
+            return None
+        (source,) = node.operands
+        first, end = begins[CHANNELS], begins[CHANNELS] + node.shape[CHANNELS]
+        if first % self._vector or (end % self._vector and end != shape_of(source)[CHANNELS]):
+            return None
+        bounds = [first // self._vector], [-(-end // self._vector)]
+        copied = relax.op.strided_slice(self._packed(source), [0], *bounds)
+        return self._builder.emit(copied, name_hint=node.name)
 
     def _call(
         self,

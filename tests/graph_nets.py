@@ -456,10 +456,14 @@ class Expected:
         return self._call(f"{self.region}_p{phase}_{lane}", args, body, attrs)
 
     def join(
-        self, phase: int, args: Sequence[relax.Expr], body: Callable[..., object] | None = None
+        self,
+        phase: int,
+        args: Sequence[relax.Expr],
+        body: Callable[..., object] | None = None,
+        kind: str = "sum",
     ) -> relax.Expr:
         """Add a join and call it; without ``body`` it adds its two arguments."""
-        attrs = {"syncnas.region": self.region, "syncnas.join": "sum", "syncnas.phase": phase}
+        attrs = {"syncnas.region": self.region, "syncnas.join": kind, "syncnas.phase": phase}
         (result,) = self._call(f"{self.region}_join{phase}", args, body or self.add, attrs)
         return result
 

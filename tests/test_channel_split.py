@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tvm
-from graph_nets import Expected, Net, graph_of
+from graph_nets import Expected, Net, evaluate, graph_of, random_inputs, relative_error
 from tvm import relax
 
 from syncnas_tvm.errors import PlanError
+from syncnas_tvm.graph.dataflow import Dataflow
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.passes.channel_split import ChannelSplit
 from syncnas_tvm.plan import Decision
@@ -130,7 +131,6 @@ def test_residual_around_a_block_without_expansion() -> None:
     """The stem feeds the residual too, so it stays whole; each lane slices the block's input."""
     graph = graph_of(lambda n, x: n.mbconv(n.relu6(n.conv(x, 16, 3, 2, "stem")), 0, 16))
     assert [region.nodes[0] for region in graph.regions] == ["stem", "depthwise"]
-    assert shares(graph, "r0") == []
     alone = one_region(lambda n, x: n.mbconv(x, 0, 16), channels=16)
     e = Expected(alone)
 
@@ -276,6 +276,94 @@ def test_head() -> None:
     tvm.ir.assert_structural_equal(split(graph), e.module(body))
 
 
+def concat(e: Expected, axis: int = 1) -> Callable[..., relax.Expr]:
+    return lambda *parts: e.emit(op.concat(parts, axis))
+
+
+def test_a_lone_convolution() -> None:
+    """Nothing to contract: each lane has some of the output's channels, whole."""
+    graph = one_region(lambda n, x: n.relu6(n.conv(x, 24, 3, 2, "stem")))
+    e = Expected(graph)
+
+    def body(x: relax.Var) -> relax.Expr:
+        (b,) = e.lane("gpu", 0, [x], lambda x: e.relu6(e.biased(x, "stem", slice(16, 24))))
+        (a,) = e.lane("cpu", 0, [x], lambda x: e.relu6(e.biased(x, "stem", slice(0, 16))))
+        return e.join(0, [a, b], concat(e), "concat")
+
+    tvm.ir.assert_structural_equal(split(graph, 1 / 3), e.module(body))
+    half = ChannelSplit().work(graph, graph.region("r0"), Decision.of("r0", "", gpu_share=1 / 3))
+    (phase,) = half.phases
+    assert phase.output.kind == "concat"
+    assert (phase.output.cpu_bytes, phase.output.gpu_bytes) == (16 * 64 * 4, 8 * 64 * 4)
+
+
+def test_a_lone_dense_layer() -> None:
+    def dense(n: Net, x: relax.Var) -> relax.Var:
+        y = n.emit(op.reshape(n.mean(x), (1, 32)), "flat")
+        return n.emit(op.add(n.emit(op.matmul(y, n.weights(32, 24)), "fc"), n.weights(24)), "bias")
+
+    graph = one_region(dense, channels=32)
+    e = Expected(graph)
+
+    def lane(x: relax.Expr, part: slice) -> relax.Expr:
+        y = e.emit(op.reshape(e.emit(op.mean(x, [2, 3], True)), (1, 32)))
+        y = e.emit(op.matmul(y, e.constant("fc", slice(None), part)))
+        return e.add(y, e.constant("bias", part))
+
+    def body(x: relax.Var) -> relax.Expr:
+        (b,) = e.lane("gpu", 0, [x], lambda x: lane(x, slice(16, 24)))
+        (a,) = e.lane("cpu", 0, [x], lambda x: lane(x, slice(0, 16)))
+        return e.join(0, [a, b], concat(e), "concat")
+
+    tvm.ir.assert_structural_equal(split(graph, 1 / 3), e.module(body))
+
+
+def test_the_expanded_channels_come_before_the_results() -> None:
+    """A block that widens has more work in its projection, but cutting that would divide less."""
+    graph = one_region(lambda n, x: n.mbconv(x, 32, 64, stride=2), channels=8)
+    work = ChannelSplit().work(graph, graph.region("r0"), Decision.of("r0", "", gpu_share=0.5))
+    assert [phase.output.kind for phase in work.phases] == ["sum"]
+
+
+def test_parallel_channels_of_the_result_keep_their_order() -> None:
+    """Two convolutions side by side, concatenated: each is cut, the parts are put in order."""
+
+    def fire(n: Net, x: relax.Var) -> relax.Var:
+        parts = [n.relu(n.conv(x, 16, 1, name="one")), n.relu(n.conv(x, 16, 3, name="three"))]
+        return n.emit(op.concat(parts, 1), "side_by_side")
+
+    graph = one_region(fire, channels=8)
+    join = split(graph)["r0_join0"]
+    slices = [n.shape[1] for n in Dataflow(join).nodes if n.op == "strided_slice"]
+    assert slices == [8, 8, 8, 8]
+    inputs = random_inputs(graph.mod)
+    for share in shares(graph):
+        found = evaluate(split(graph, share), inputs)[0]
+        assert relative_error(found, evaluate(graph.mod, inputs)[0]) <= 1e-6
+
+
+def test_mlp_of_a_transformer() -> None:
+    """The hidden features are cut; tokens and features of the trunk stay whole."""
+
+    def mlp(n: Net, x: relax.Var) -> relax.Var:
+        tokens = n.emit(op.permute_dims(op.reshape(x, (1, 24, 64)), [0, 2, 1]), "tokens")
+        y = n.emit(op.matmul(tokens, n.weights(24, 96)), "up")
+        y = n.emit(op.nn.gelu(n.emit(op.add(y, n.weights(96)), "up_bias")), "gelu")
+        y = n.emit(op.matmul(y, n.weights(96, 24)), "down")
+        y = n.emit(op.add(y, n.weights(24)), "down_bias")
+        return n.emit(op.add(tokens, y), "residual")
+
+    graph = one_region(mlp, channels=24, size=8)
+    work = ChannelSplit().work(graph, graph.region("r0"), Decision.of("r0", "", gpu_share=0.25))
+    (phase,) = work.phases
+    assert phase.output.kind == "sum"
+    dense = [k.shapes[1] for k in work.kernels("gpu") if k.op == "matmul"]
+    assert dense == [(24, 24), (24, 24)], "a quarter of 96 hidden features"
+    inputs = random_inputs(graph.mod)
+    found = evaluate(split(graph, 0.25), inputs)[0]
+    assert relative_error(found, evaluate(graph.mod, inputs)[0]) <= 1e-6
+
+
 # Which cuts there are.
 
 
@@ -315,10 +403,10 @@ def test_all_decisions_are_offered_and_differ() -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (lambda n, x: n.relu6(n.conv(x, 16, 3, 2)), "a stem alone has no channels to contract"),
         (lambda n, x: n.relu(n.mean(x)), "nothing to divide"),
+        (lambda n, x: n.emit(op.nn.softmax(n.mean(x), 1)), "nothing to divide"),
     ],
-    ids=["stem", "pooling"],
+    ids=["pooling", "softmax"],
 )
 def test_does_not_apply(body: Callable[[Net, relax.Var], relax.Expr], why: str) -> None:
     graph = one_region(body)

@@ -10,6 +10,7 @@ Neighbouring classes share a convolution (one contracts over its input class and
 output class), and only one of the two can be cut without a sync in between. The classes are
 therefore taken greedily by multiply-adds per exchanged byte, which picks the expanded channels of
 an MBConv block over its narrow trunk and the narrow channels of a bottleneck over its wide ones.
+Where nothing else is cut, as in a lone convolution, the result's own channels may be.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class ChannelClass:
     consumers: set[Node] = field(default_factory=set)
     carriers: set[Node] = field(default_factory=set)
     blocked: bool = False
+    is_open: bool = False
+    """The function's result is cut: the lanes' parts are concatenated, where others are summed."""
 
     @property
     def macs(self) -> int:
@@ -48,10 +51,12 @@ class ChannelClass:
 
     @property
     def has_inside(self) -> bool:
-        """Whether the class has a contraction at its end and work before it.
+        """Whether there is work to divide before the class ends in a contraction, or the result.
 
-        Without the latter it would only slice one convolution's input.
+        Without it a class would only slice one convolution's input.
         """
+        if self.is_open:  # what dense layers pass on are no channels
+            return bool(self.producers) or any(n.op == "nn.conv2d" for n in self.carriers)
         before = self.producers or any(node.macs for node in self.carriers)
         return bool(self.consumers and before)
 
@@ -75,8 +80,11 @@ class ChannelClasses:
     pieces that concatenations and splits force to be cut one by one.
     """
 
-    def __init__(self, flow: Dataflow, detached: Collection[relax.Var] = ()) -> None:
+    def __init__(
+        self, flow: Dataflow, detached: Collection[relax.Var] = (), open_result: bool = False
+    ) -> None:
         self.flow = flow
+        self._open = set(flow.outputs) if open_result and len(flow.outputs) == 1 else set()
         self._detached = {*flow.params, *detached}
         self._cuts: dict[Node, Cuts] = {node: cuts_of(node) for node in flow.nodes}
         self._breaks = self._breakpoints()
@@ -164,6 +172,7 @@ class ChannelClasses:
             self._breaks.setdefault(element, {0, self._extent(element)})
             classes[find(element)].elements.add(element)
         for cls in classes.values():
+            cls.is_open = any(owner in self._open for owner, _ in cls.elements)
             cls.blocked = any(self._needs_whole(element) for element in cls.elements)
         return list(classes.values())
 
@@ -175,7 +184,7 @@ class ChannelClasses:
             return True
         if isinstance(owner, tuple):
             return False
-        if owner in self.flow.outputs:
+        if owner in self.flow.outputs and owner not in self._open:
             return True
         if owner in self._detached:
             return True
@@ -193,7 +202,8 @@ class ChannelClasses:
             for cls in self.all
             if not cls.blocked and cls.has_inside and not cls.consumers & cls.producers
         ]
-        candidates.sort(key=lambda c: -c.macs / max(1, c.exchanged_bytes))
+        # Open classes last: they only divide what comes after the last contraction.
+        candidates.sort(key=lambda c: (c.is_open, -c.macs / max(1, c.exchanged_bytes)))
         chosen: list[ChannelClass] = []
         owners: set[Owner] = set()
         for cls in candidates:

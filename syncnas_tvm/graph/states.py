@@ -49,7 +49,7 @@ class SplitStates:
     def __init__(self, flow: Dataflow, step: int) -> None:
         self.flow = flow
         self.step = step
-        self.classes = ChannelClasses(flow)
+        self.classes = ChannelClasses(flow, open_result=True)
         self._total_macs = sum(node.macs for node in flow.nodes)
         self.of: dict[relax.Var, NodeState] = {}
         for node in flow.nodes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -174,7 +175,7 @@ class _Definer:
         if head.op == "nn.pad":
             return self._pad_channels(head)
         if head.op == "concat":
-            return self._concat_rows(head)
+            return self._concat(head)
         if head.op in ELEMENTWISE:
             return "elementwise"
         raise _Unsupported
@@ -342,22 +343,27 @@ class _Definer:
         self._values[node.var] = value
         return "elementwise"
 
-    def _concat_rows(self, node: Node) -> Family:
-        """Bands of rows, one below the other."""
+    def _concat(self, node: Node) -> Family:
+        """Bands of rows one below the other, or channels of whole vectors one behind the other."""
         axis = int(node.attrs.axis) % 4  # type: ignore[attr-defined]
-        if axis != 2 or not is_packable(node.shape, node.dtype):
+        if axis not in (1, 2) or not is_packable(node.shape, node.dtype):
             raise _Unsupported
-        bands = [self._map(operand) for operand in node.operands]
+        unit = self._vector if axis == 1 else 1
+        sizes = [shape_of(operand)[axis] for operand in node.operands]
+        if any(size % unit for size in sizes[:-1]):
+            raise _Unsupported
+        parts = [self._map(operand) for operand in node.operands]
+        firsts = [first // unit for first in accumulate(sizes[:-1], initial=0)]
 
         def value(index: Index) -> Expr:
             o, y, x, c = index
-            end = node.shape[2]
             found: Expr | None = None
-            for band, operand in zip(reversed(bands), reversed(node.operands), strict=True):
-                first = end - shape_of(operand)[2]
-                here = band[o, y - first, x, c]
-                found = here if found is None else tirx.if_then_else(y < end, here, found)
-                end = first
+            for part, first, after in zip(
+                reversed(parts), reversed(firsts), [0, *reversed(firsts)], strict=False
+            ):
+                here = part[o - first, y, x, c] if axis == 1 else part[o, y - first, x, c]
+                at = o if axis == 1 else y
+                found = here if found is None else tirx.if_then_else(at < after, here, found)
             return found
 
         self._values[node.var] = value
