@@ -69,7 +69,7 @@ def _apply(mod: tvm.IRModule, graph: RegionGraph, plan: Plan) -> tvm.IRModule:
                 f"split rule {decision.rule} failed on region '{region.name}': {error}"
             ) from error
         _check_type(before, mod[region.name].ret_ty, region.name, decision.rule)
-    return _inline_regions(mod)
+    return inline_regions(mod)
 
 
 def _check_type(before: tvm.ir.Type, after: tvm.ir.Type, region: str, name: str) -> None:
@@ -80,7 +80,8 @@ def _check_type(before: tvm.ir.Type, after: tvm.ir.Type, region: str, name: str)
         )
 
 
-def _inline_regions(mod: tvm.IRModule) -> tvm.IRModule:
+def inline_regions(mod: tvm.IRModule) -> tvm.IRModule:
+    """``mod`` with what ``main``'s regions call in ``main`` itself."""
     builder = relax.BlockBuilder()
     outer = calls_of(mod, mod["main"])
     params = fresh_params(outer.params)

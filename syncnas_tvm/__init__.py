@@ -15,6 +15,7 @@ from syncnas_tvm._version import __version__
 
 if TYPE_CHECKING:
     from syncnas_tvm.compiler import CompileResult, compile_onnx
+    from syncnas_tvm.partition_passes import RelaxPass
     from syncnas_tvm.plan import Decision, Plan
     from syncnas_tvm.runtime.executable import Executable, load
 
@@ -23,6 +24,7 @@ __all__ = [
     "Decision",
     "Executable",
     "Plan",
+    "RelaxPass",
     "__version__",
     "compile_onnx",
     "load",
@@ -33,6 +35,7 @@ _HOME = {
     "compile_onnx": "compiler",
     "Decision": "plan",
     "Plan": "plan",
+    "RelaxPass": "partition_passes",
     "Executable": "runtime.executable",
     "load": "runtime.executable",
 }

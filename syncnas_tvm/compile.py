@@ -67,6 +67,14 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="go on with the search in this file, if it is there, and save it there",
     )
+    plan.add_argument(
+        "--pass",
+        dest="passes",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="a partition pass of your own: changes the plan, or Relax; repeatable",
+    )
     cost = parser.add_argument_group("costs")
     cost.add_argument(
         "--cost-mode",
@@ -151,6 +159,7 @@ def _work(command: Command) -> None:
     verify_inputs = _verify_inputs(options, shapes)
     # TVM takes a second to import: wrong flags should not have to wait for it.
     from syncnas_tvm.compiler import STAGES, compile_onnx
+    from syncnas_tvm.partition_passes import load_pass
     from syncnas_tvm.planner import CostMode, strategy
     from syncnas_tvm.progress import StageProgress
     from syncnas_tvm.targets import load_target
@@ -158,6 +167,7 @@ def _work(command: Command) -> None:
     strategy(options.strategy)
     CostMode(options.cost_mode, options.sync_us)
     target = load_target(options.target)
+    passes = [load_pass(spec) for spec in options.passes]
     try:
         with StageProgress(STAGES, command.interrupts.check, options.verbose) as progress:
             result = compile_onnx(
@@ -181,6 +191,7 @@ def _work(command: Command) -> None:
                 search_state=options.search_state,
                 cost_model=_measurements(options, target),
                 tuning_records=options.tuning_records,
+                passes=passes,
                 report=progress,
             )
     except PlanError as error:

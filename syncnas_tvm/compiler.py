@@ -22,11 +22,13 @@ from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.half import check_types, transfer_costs
 from syncnas_tvm.host_costs import measured_costs, measured_table
+from syncnas_tvm.inexact import inexact_decision
 from syncnas_tvm.lane_types import FLOAT32, FloatType, LaneTypes
 from syncnas_tvm.link import export_library
 from syncnas_tvm.lowering import build
+from syncnas_tvm.partition_passes import PartitionPass, PartitionPasses
 from syncnas_tvm.passes.apply_plan import apply_plan
-from syncnas_tvm.plan import Plan
+from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.planner import (
     Budget,
     Candidate,
@@ -144,6 +146,7 @@ def compile_onnx(
     cost_model: CostModel | None = None,
     timed: bool | None = None,
     tuning_records: str | Path | None = None,
+    passes: Sequence[PartitionPass] = (),
     report: Report = lambda stage, detail: None,
 ) -> CompileResult:
     """Compile an ONNX model for both lanes of ``target`` and write it to the folder ``output``.
@@ -156,7 +159,8 @@ def compile_onnx(
     executable on random inputs and on ``verify_inputs`` and compares with onnxruntime; it is on by
     default for targets that run here, as is ``timed``, which measures the latency of the plan and
     of each lane alone. Kernels with a record in the folder ``tuning_records`` are scheduled as it
-    says. With no ``output`` the executable goes to a temporary folder that is gone at
+    says. ``passes`` are other people's: functions that change the plan, and Relax passes at places of
+    the pipeline (:mod:`syncnas_tvm.partition_passes`). With no ``output`` the executable goes to a temporary folder that is gone at
     the end.
 
     ``gpu_dtype`` and ``cpu_dtype`` are the types in which the lanes keep tensors and weights; the
@@ -172,7 +176,7 @@ def compile_onnx(
     check_types(types, device)
     if tolerance is None:
         tolerance = HALF_TOLERANCE if types.half else TOLERANCE
-    job = _Job(Path(model), device, types, report)
+    job = _Job(Path(model), device, types, PartitionPasses(passes), report)
     on_host = job.target.is_host
     if verify and not on_host:
         raise InputError(
@@ -190,6 +194,7 @@ def compile_onnx(
             gpu_device()  # none there is said now, not after "measure"
     with job.stage("import"):
         imported = import_onnx(job.model, input_shapes)
+        imported = replace(imported, mod=job.passes.run("import", imported.mod))
     with job.stage("regions"):
         graph = RegionGraph(imported.mod, job.target.channel_step)
         space = decision_space(graph, types)
@@ -205,6 +210,9 @@ def compile_onnx(
             choice = choose(
                 *(space, costs, table, strategy, budget, seed, lanes, cost_mode, sync_us, state)
             )
+        choice = job.changed(
+            graph, choice, lambda p: choose_fixed(space, costs, table, p, cost_mode, sync_us)
+        )
     latency_us = {name: Latency(choice.latency_us.get(name)) for name in (*LANES, "both")}
     result = CompileResult(
         job.model,
@@ -228,7 +236,7 @@ def compile_onnx(
                 executable = Executable(aside, manifest)
                 inputs = [executable.random_inputs(seed), *verify_inputs]
                 result.deviation = compare_with_onnxruntime(executable, imported, inputs)
-                result.deviation.check(tolerance)
+                job.check(result, tolerance)
         if on_host and timed is not False:
             with job.stage("time"):
                 executable = executable or Executable(aside, manifest)
@@ -240,10 +248,18 @@ def compile_onnx(
 class _Job:
     """One compile: what its stages share, and how long each took."""
 
-    def __init__(self, model: Path, target: Target, types: LaneTypes, report: Report) -> None:
+    def __init__(
+        self,
+        model: Path,
+        target: Target,
+        types: LaneTypes,
+        passes: PartitionPasses,
+        report: Report,
+    ) -> None:
         self.model = model
         self.target = target
         self.types = types
+        self.passes = passes
         self.report = report
         self.seconds: dict[str, float] = {}
         self.records: TuningRecords | None = None
@@ -278,13 +294,31 @@ class _Job:
         costs = measured_costs(self.target) if "gpu" in used else self.target.costs
         return table, transfer_costs(self.types, self.target, costs)
 
+    def changed(
+        self, graph: RegionGraph, choice: Choice, score: Callable[[Plan], Choice]
+    ) -> Choice:
+        """``choice`` after the plan passes, scored again where they changed the plan."""
+        plan = self.passes.on_plan(graph, choice.plan)
+        if plan == choice.plan:
+            return choice
+        reason = f"{choice.reason}; then changed by partition passes"
+        return replace(score(plan), reason=reason, search=choice.search)
+
+    def check(self, result: CompileResult, tolerance: float) -> None:
+        """Raise VerificationError where outputs deviate, with the decision at fault, if it is one."""
+        deviation = result.deviation
+        if deviation is None or deviation.max_rel <= tolerance:
+            return
+        found = inexact_decision(result.graph, result.plan, self.target, tolerance)
+        deviation.check(tolerance, "" if found is None else _blame(*found))
+
     def build(
         self, imported: ImportedModel, graph: RegionGraph, choice: Choice, folder: Path
     ) -> Manifest:
         """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
         try:
             executable = build(
-                apply_plan(graph, choice.plan), self.target, self.types, self.records
+                apply_plan(graph, choice.plan), self.target, self.types, self.records, self.passes
             )
         except SyncNASError:
             raise
@@ -355,6 +389,14 @@ class _Job:
         artifact.write_json(folder / artifact.TIMELINE, data)
         files = {name: artifact.digest(folder / name) for name in artifact.FILES}
         artifact.write_json(folder / artifact.MANIFEST, replace(manifest, files=files).to_json())
+
+
+def _blame(decision: Decision, error: float) -> str:
+    regions = ", ".join(decision.regions)
+    return (
+        f"split rule {decision.rule} on region {regions} is not exact: alone it deviates by "
+        f"{error:.2g} relative. Plan it otherwise, or mend the rule"
+    )
 
 
 def lanes_of(candidates: Sequence[Candidate]) -> tuple[Lane, ...]:

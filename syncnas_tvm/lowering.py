@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
+from syncnas_tvm.partition_passes import PartitionPasses, PlaceName
 from syncnas_tvm.passes.assign_kernels import AssignKernels
 from syncnas_tvm.passes.insert_transfers import InsertTransfers
 from syncnas_tvm.passes.lift_constants import LiftConstants
@@ -18,6 +19,9 @@ from syncnas_tvm.schedule.packed_kernels import PackedSchedules, Records
 from syncnas_tvm.targets import Target
 
 T = relax.transform
+
+
+NO_PASSES = PartitionPasses()
 
 
 def _kernel_passes(
@@ -58,36 +62,50 @@ def _vm_passes() -> list[tvm.transform.Pass]:
 
 def lowering_passes(
     target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
-) -> list[tvm.transform.Pass]:
-    """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax."""
-    return [
+) -> dict[PlaceName | None, list[tvm.transform.Pass]]:
+    """All passes in order, from ``main`` calling lane functions and joins to VM-level Relax.
+
+    By the name of the place behind them, where other people's passes may run.
+    """
+    return {
         # 1. Data movement: which lane has which value.
-        InsertTransfers(),
+        "transfers": [InsertTransfers()],
         # 2. Operators to kernels, scheduled for their lane.
-        *_kernel_passes(target, types, records),
-        # 3. Weights of the GPU lane become parameters.
-        LiftGpuWeights(),
-        # 4. Memory and VM builtins.
-        *_vm_passes(),
-    ]
+        "kernels": _kernel_passes(target, types, records),
+        # 3. Weights of the GPU lane become parameters; then memory and VM builtins.
+        None: [LiftGpuWeights(), *_vm_passes()],
+    }
 
 
 def lower(
-    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
+    mod: tvm.IRModule,
+    target: Target,
+    types: LaneTypes = FLOAT32,
+    records: Records | None = None,
+    passes: PartitionPasses = NO_PASSES,
 ) -> tvm.IRModule:
-    """Run :func:`lowering_passes` on the result of ``ApplyPlan``."""
-    return _run(lowering_passes(target, types, records), mod)
+    """Run :func:`lowering_passes` on the result of ``ApplyPlan``, and ``passes`` at their places."""
+    mod = passes.run("plan", mod)
+    for place, steps in lowering_passes(target, types, records).items():
+        mod = _run(steps, mod)
+        if place is not None:
+            mod = passes.run(place, mod)
+    return mod
 
 
 def build(
-    mod: tvm.IRModule, target: Target, types: LaneTypes = FLOAT32, records: Records | None = None
+    mod: tvm.IRModule,
+    target: Target,
+    types: LaneTypes = FLOAT32,
+    records: Records | None = None,
+    passes: PartitionPasses = NO_PASSES,
 ) -> relax.VMExecutable:
     """Lower an applied plan and generate its code: CPU functions and OpenCL kernels.
 
     The lanes keep their values in ``types``; kernels that have a tuning record in ``records`` are
-    scheduled with its tiling.
+    scheduled with its tiling. ``passes`` run at their places.
     """
-    return _generate(lower(mod, target, types, records), target)
+    return _generate(lower(mod, target, types, records, passes), target)
 
 
 def build_kernels(

@@ -108,8 +108,8 @@ def test_several_outputs_keep_their_order() -> None:
             "no split rule 'Halve'; the registered ones are",
         ),
         (
-            plan_of(("r0", "ChannelSplit", {"gpu_share": 0.5}), ("r1", "Place", {"lane": "cpu"})),
-            "rule ChannelSplit does not apply to region 'r0'",
+            plan_of(("r0", "Branches", {"gpu_branches": "0"}), ("r1", "Place", {"lane": "cpu"})),
+            "rule Branches does not apply to region 'r0'",
         ),
         (
             plan_of(("r0", "Place", {"lane": "cpu"}), ("r1", "ChannelSplit", {"gpu_share": 7})),

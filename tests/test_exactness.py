@@ -387,11 +387,11 @@ def random_plan(graph: RegionGraph, seed: int) -> Plan:
     start = 0
     while start < len(graph.regions):
         region = graph.regions[start]
-        usable = [rule for rule in rules() if rule.applies(graph, region)]
+        applying = [rule for rule in rules() if rule.applies(graph, region)]
+        usable = [(r.name, found) for r in applying if (found := r.variants(graph, region))]
         # A rule first: some have many more variants than others. Splits more often than not.
-        weights = np.array([1.0 if rule.name == "Place" else 3.0 for rule in usable])
-        chosen = usable[rng.choice(len(usable), p=weights / weights.sum())]
-        variants = chosen.variants(graph, region)
+        weights = np.array([1.0 if name == "Place" else 3.0 for name, _ in usable])
+        _, variants = usable[rng.choice(len(usable), p=weights / weights.sum())]
         decisions.append(variants[rng.integers(len(variants))])
         start += len(decisions[-1].regions)
     return Plan(tuple(decisions))

@@ -121,7 +121,7 @@ def test_as_many_kernels_are_built(name: str) -> None:
         for gv, function in mod.functions_items()
         if LANE_ATTR in (function.attrs or {})
     }
-    passes = lowering_passes(target)
+    passes = lowering_passes(target)["kernels"]
     packing = next(i for i, p in enumerate(passes) if isinstance(p, PackLanes))
     assigning = next(i for i, p in enumerate(passes) if isinstance(p, AssignKernels))
     with tvm.transform.PassContext(opt_level=3):
