@@ -23,6 +23,9 @@ NATIVE = "native"
 """Value of ``mcpu`` and ``mtriple`` that means: what LLVM finds on the machine that compiles."""
 
 
+LEAST_TRANSFER_US = 1e-3
+
+
 @dataclass(frozen=True)
 class Transfer:
     """Moving a tensor between the lanes in one direction: latency plus bytes over bandwidth."""
@@ -31,8 +34,13 @@ class Transfer:
     gbytes_per_s: float
 
     def us(self, size: int) -> float:
-        """Microseconds for ``size`` bytes; nothing to move costs nothing."""
-        return self.latency_us + size / (self.gbytes_per_s * 1e3) if size else 0.0
+        """Microseconds for ``size`` bytes, at least a nanosecond: what moves has to be waited for.
+
+        Nothing to move costs nothing.
+        """
+        if not size:
+            return 0.0
+        return max(self.latency_us + size / (self.gbytes_per_s * 1e3), LEAST_TRANSFER_US)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,13 @@ class TestHandComputed:
             ("cpu", "sync", pytest.approx(512.7), pytest.approx(519.7))
         ]
 
+    def test_what_moves_for_nothing_is_waited_for_all_the_same(self) -> None:
+        """On a chip whose lanes share memory and caches, say: the GPU still has to be done."""
+        free = costs(latency_us=0.0, gbytes_per_s=float("inf"), enqueue_us=0.0)
+        halves = candidate(phase([100], [300], "sum", 500, 700))
+        timeline = simulate([halves, candidate(phase(cpu=[10]))], free, kernel_us)
+        assert timeline.latency_us == pytest.approx(310, abs=0.01)
+
     def test_a_place_after_a_split_needs_one_direction(self) -> None:
         halves = candidate(phase([100], [100], "sum", 500, 700, join=[7]))
         to_cpu = predict(halves, candidate(phase(cpu=[10])))
