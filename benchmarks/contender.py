@@ -46,11 +46,11 @@ def prepare(kind: str, model: Path, folder: Path) -> None:
     if kind == "tvm":
         _prepare_tvm(model, folder)
         return
-    from syncnas_tvm import compiler
+    from syncnas_tvm import compile_job, compiler
 
     lanes = kind.rstrip("12")
     if lanes != "both":  # one plan is possible: nothing has to be measured
-        compiler.measured_table = functools.partial(compiler.measured_table, seconds=0.0)
+        compile_job.HostKernels = functools.partial(compile_job.HostKernels, seconds=0.0)
     result = compiler.compile_onnx(model, timed=False, lanes=lanes, output=folder)  # type: ignore[arg-type]
     if lanes == "both" and result.choice.lane and result.choice.split:
         # One lane was chosen; the table wants the best plan on both.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from syncnas_tvm._version import __version__
 
 if TYPE_CHECKING:
-    from syncnas_tvm.compiler import CompileResult, compile_onnx
+    from syncnas_tvm.compile_result import CompileResult
+    from syncnas_tvm.compiler import compile_onnx
     from syncnas_tvm.partition_passes import RelaxPass
     from syncnas_tvm.plan import Decision, Plan
     from syncnas_tvm.runtime.executable import Executable, load
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "CompileResult": "compiler",
+    "CompileResult": "compile_result",
     "compile_onnx": "compiler",
     "Decision": "plan",
     "Plan": "plan",

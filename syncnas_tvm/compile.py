@@ -26,7 +26,7 @@ from syncnas_tvm.errors import InputError, PlanError
 if TYPE_CHECKING:
     import numpy as np
 
-    from syncnas_tvm.compiler import CompileResult
+    from syncnas_tvm.compile_result import CompileResult
     from syncnas_tvm.cost_models import CostModel
     from syncnas_tvm.planner import Budget
     from syncnas_tvm.targets import Target

@@ -3,124 +3,49 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from syncnas_tvm import artifact
-from syncnas_tvm.artifact import Manifest
 from syncnas_tvm.candidates import decision_space
-from syncnas_tvm.cost_models import CostModel, Roofline
-from syncnas_tvm.errors import BuildError, InputError, SyncNASError, error_line
-from syncnas_tvm.fallback import Fallback, fallbacks
-from syncnas_tvm.frontend import ImportedModel, import_onnx
+from syncnas_tvm.compile_job import CompileJob, Lanes, Report
+from syncnas_tvm.compile_result import CompileResult, Latency
+from syncnas_tvm.cost_models import CostModel
+from syncnas_tvm.errors import InputError
+from syncnas_tvm.fallback import fallbacks
+from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
-from syncnas_tvm.half import check_types, transfer_costs
-from syncnas_tvm.host_costs import measured_costs, measured_table
-from syncnas_tvm.inexact import inexact_decision
-from syncnas_tvm.lane_types import FLOAT32, FloatType, LaneTypes
-from syncnas_tvm.link import export_library
-from syncnas_tvm.lowering import build
+from syncnas_tvm.half import check_types
+from syncnas_tvm.lane_types import FloatType, LaneTypes
 from syncnas_tvm.partition_passes import PartitionPass, PartitionPasses
 from syncnas_tvm.passes.apply_plan import apply_plan
-from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import (
     Budget,
-    Candidate,
     Choice,
     CostMode,
     ModeName,
-    Space,
     StateFile,
     choose,
     choose_fixed,
-    plan_of,
-    single_lane,
 )
 from syncnas_tvm.runtime.executable import Executable
 from syncnas_tvm.runtime.lanes import gpu_device, reserve_cores
-from syncnas_tvm.syncs import count_syncs
-from syncnas_tvm.targets import Target, TargetCosts, load_target
-from syncnas_tvm.timeline import Timeline
+from syncnas_tvm.targets import Target, load_target
 from syncnas_tvm.tuning import TuningRecords
-from syncnas_tvm.verify import Deviation, compare_with_onnxruntime
-from syncnas_tvm.work import LANES, Lane
+from syncnas_tvm.verify import compare_with_onnxruntime
+from syncnas_tvm.work import LANES
 
-Lanes = Literal["cpu", "gpu", "both"]
 STAGES = ("import", "regions", "measure", "plan", "build", "verify", "time")
 TOLERANCE = 1e-4
 """Largest relative error (max |a - b| / max |b|, per output) that passes verification."""
 HALF_TOLERANCE = 2e-2
 """The same where a lane keeps its values in half precision."""
 DEFAULT_BUDGET = Budget(evaluations=2000)
-TIMED_ROUNDS, RUNS_A_ROUND = 5, 4
-
-Report = Callable[[str, str], None]
-"""Called with a stage's name when it begins, and with details while it goes on."""
-
-
-@dataclass
-class Latency:
-    """Predicted and, where it was run, measured median latency in microseconds."""
-
-    predicted: float | None = None
-    measured: float | None = None
-
-
-@dataclass
-class CompileResult:
-    """What a compile did. ``folder`` is None where nothing was written."""
-
-    model: Path
-    target: Target
-    folder: Path | None
-    graph: RegionGraph
-    choice: Choice
-    latency_us: dict[str, Latency]
-    fallbacks: tuple[Fallback, ...] = ()
-    tuning: TuningRecords | None = None
-    types: LaneTypes = FLOAT32
-    deviation: Deviation | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def plan(self) -> Plan:
-        """The plan that was compiled."""
-        return self.choice.plan
-
-    @property
-    def syncs(self) -> int:
-        """Points at which the lanes exchange data."""
-        return count_syncs(self.choice.candidates)
-
-    @property
-    def split_syncs(self) -> int:
-        """Syncs of the best plan on both lanes, whether or not it was chosen."""
-        return count_syncs(self.choice.split)
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``compile --json`` prints."""
-        return {
-            "model": str(self.model),
-            "target": self.target.name,
-            "output": None if self.folder is None else str(self.folder),
-            "regions": [vars(region) for region in self.graph.regions],
-            "plan": self.plan.to_json(),
-            "reason": self.choice.reason,
-            "syncs": self.syncs,
-            "types": {lane: self.types.of(lane) for lane in LANES},
-            "latency_us": {name: vars(latency) for name, latency in self.latency_us.items()},
-            "fallbacks": [vars(fallback) for fallback in self.fallbacks],
-            "tuning": None if self.tuning is None else self.tuning.to_json(),
-            "max_abs_error": self.deviation.max_abs if self.deviation else None,
-            "max_rel_error": self.deviation.max_rel if self.deviation else None,
-            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
-        }
 
 
 def compile_onnx(
@@ -176,7 +101,7 @@ def compile_onnx(
     check_types(types, device)
     if tolerance is None:
         tolerance = HALF_TOLERANCE if types.half else TOLERANCE
-    job = _Job(Path(model), device, types, PartitionPasses(passes), report)
+    job = CompileJob(Path(model), device, types, PartitionPasses(passes), report)
     on_host = job.target.is_host
     if verify and not on_host:
         raise InputError(
@@ -202,17 +127,22 @@ def compile_onnx(
             space.match(plan)  # a wrong plan fails here, not after "measure"
     with job.stage("measure"):
         table, costs = job.knowledge(graph, space, lanes, cost_model)
-    with job.stage("plan"):
-        if plan is not None or split_all:
-            choice = choose_fixed(space, costs, table, plan, cost_mode, sync_us)
-        else:
-            state = StateFile(Path(search_state), job.target.name) if search_state else None
-            choice = choose(
-                *(space, costs, table, strategy, budget, seed, lanes, cost_mode, sync_us, state)
-            )
-        choice = job.changed(
-            graph, choice, lambda p: choose_fixed(space, costs, table, p, cost_mode, sync_us)
+    state = StateFile(Path(search_state), job.target.name) if search_state else None
+
+    def fixed(given: Plan | None) -> Choice:
+        return choose_fixed(space, costs, table, given, cost_mode, sync_us)
+
+    def searched() -> Choice:
+        found = choose(
+            *(space, costs, table, strategy, budget, seed, lanes, cost_mode, sync_us, state)
         )
+        return job.changed(graph, found, fixed)
+
+    choice = job.plan(
+        searched
+        if plan is None and not split_all
+        else lambda: job.changed(graph, fixed(plan), fixed)
+    )
     latency_us = {name: Latency(choice.latency_us.get(name)) for name in (*LANES, "both")}
     result = CompileResult(
         job.model,
@@ -243,165 +173,6 @@ def compile_onnx(
                 timelines["measured"] = job.time(imported, result, space, lanes, executable)
         job.finish(aside, manifest, timelines)
     return result
-
-
-class _Job:
-    """One compile: what its stages share, and how long each took."""
-
-    def __init__(
-        self,
-        model: Path,
-        target: Target,
-        types: LaneTypes,
-        passes: PartitionPasses,
-        report: Report,
-    ) -> None:
-        self.model = model
-        self.target = target
-        self.types = types
-        self.passes = passes
-        self.report = report
-        self.seconds: dict[str, float] = {}
-        self.records: TuningRecords | None = None
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Report the stage and note how long it took."""
-        self.report(name, "")
-        start = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
-
-    def knowledge(
-        self, graph: RegionGraph, space: Space, lanes: Lanes, given: CostModel | None
-    ) -> tuple[CostModel, TargetCosts]:
-        """The cost model, where it is not ``given``, and the other costs: measured on ``host``, else
-        from the target."""
-        if given is not None:
-            return given, self.target.costs
-        if not self.target.is_host:
-            return Roofline(self.target), transfer_costs(self.types, self.target)
-        used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
-        table = measured_table(
-            graph,
-            space,
-            self.target,
-            used,
-            lambda text: self.report("measure", text),
-            types=self.types,
-            records=self.records,
-        )
-        costs = measured_costs(self.target) if "gpu" in used else self.target.costs
-        return table, transfer_costs(self.types, self.target, costs)
-
-    def changed(
-        self, graph: RegionGraph, choice: Choice, score: Callable[[Plan], Choice]
-    ) -> Choice:
-        """``choice`` after the plan passes, scored again where they changed the plan."""
-        plan = self.passes.on_plan(graph, choice.plan)
-        if plan == choice.plan:
-            return choice
-        reason = f"{choice.reason}; then changed by partition passes"
-        return replace(score(plan), reason=reason, search=choice.search)
-
-    def check(self, result: CompileResult, tolerance: float) -> None:
-        """Raise VerificationError where outputs deviate, with the decision at fault, if it is one."""
-        deviation = result.deviation
-        if deviation is None or deviation.max_rel <= tolerance:
-            return
-        found = inexact_decision(result.graph, result.plan, self.target, tolerance)
-        deviation.check(tolerance, "" if found is None else _blame(*found))
-
-    def build(
-        self, imported: ImportedModel, graph: RegionGraph, choice: Choice, folder: Path
-    ) -> Manifest:
-        """Write model.so and plan.json into ``folder``; the manifest still lacks the digests."""
-        try:
-            executable = build(
-                apply_plan(graph, choice.plan), self.target, self.types, self.records, self.passes
-            )
-        except SyncNASError:
-            raise
-        except Exception as error:
-            raise BuildError(
-                f"TVM cannot build {self.model.name} for target '{self.target.name}': "
-                f"{error_line(error)}; --debug shows where"
-            ) from error
-        export_library(executable, self.target, folder / artifact.MODEL)
-        artifact.write_json(folder / artifact.PLAN, choice.plan.to_json())
-        config = self.target.cpu_config()
-        return Manifest(
-            target=self.target.name,
-            machine=str(config["mtriple"]),
-            cpu=str(config.get("mcpu", "")),
-            runs_on_host=self.target.is_host,
-            lanes=lanes_of(choice.candidates),
-            syncs=count_syncs(choice.candidates),
-            inputs=imported.inputs,
-            outputs=imported.outputs,
-            versions=artifact.versions(),
-            files={},
-            types={lane: self.types.of(lane) for lane in LANES},
-        )
-
-    def time(
-        self,
-        imported: ImportedModel,
-        result: CompileResult,
-        space: Space,
-        lanes: Lanes,
-        chosen: Executable,
-    ) -> Timeline:
-        """Measure the plan, each lane alone and the best plan on both, runs interleaved.
-
-        Returns the plan's measured timeline.
-        """
-        choice = result.choice
-        name: str = choice.lane or "both"
-        rivals: dict[str, tuple[Candidate, ...]] = {}
-        if lanes == "both":
-            rivals = {lane: single_lane(space, lane) for lane in LANES if lane in choice.latency_us}
-            rivals["both"] = choice.split
-        running = {name: chosen}
-        with tempfile.TemporaryDirectory(prefix="syncnas-") as scratch:
-            for key, candidates in rivals.items():
-                if key == name or not candidates:
-                    continue
-                self.report(
-                    "time", "the best plan on both lanes" if key == "both" else f"{key} lane alone"
-                )
-                rival = replace(choice, plan=plan_of(candidates), candidates=candidates)
-                where = Path(scratch) / key
-                where.mkdir()
-                running[key] = Executable(where, self.build(imported, result.graph, rival, where))
-            inputs = chosen.random_inputs()
-            samples: dict[str, list[float]] = {key: [] for key in running}
-            for _ in range(TIMED_ROUNDS):
-                for key, executable in running.items():
-                    samples[key] += executable.time(inputs, repeat=RUNS_A_ROUND, warmup=1)
-        for key, latencies_us in samples.items():
-            result.latency_us[key].measured = float(np.median(latencies_us))
-        return chosen.profile(inputs)
-
-    def finish(self, folder: Path, manifest: Manifest, timelines: dict[str, Timeline]) -> None:
-        """Write timeline.json and manifest.json: the folder is complete."""
-        data = {name: timeline.to_json() for name, timeline in timelines.items()}
-        artifact.write_json(folder / artifact.TIMELINE, data)
-        files = {name: artifact.digest(folder / name) for name in artifact.FILES}
-        artifact.write_json(folder / artifact.MANIFEST, replace(manifest, files=files).to_json())
-
-
-def _blame(decision: Decision, error: float) -> str:
-    regions = ", ".join(decision.regions)
-    return (
-        f"split rule {decision.rule} on region {regions} is not exact: alone it deviates by "
-        f"{error:.2g} relative. Plan it otherwise, or mend the rule"
-    )
-
-
-def lanes_of(candidates: Sequence[Candidate]) -> tuple[Lane, ...]:
-    """The lanes that run any kernel of the plan."""
-    return tuple(lane for lane in LANES if any(c.work.kernels(lane) for c in candidates))
 
 
 @contextmanager

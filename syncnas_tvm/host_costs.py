@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tvm
 
-from syncnas_tvm.cost_models import MeasuredTable, Measurement, Roofline, TableFile, machine_key
+from syncnas_tvm.cost_models import Measurement, Roofline, TableFile, machine_key
 from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.region_work import groups_in
@@ -39,47 +39,66 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "syncnas-tvm"
 
 
-def measured_table(
-    graph: RegionGraph,
-    space: Space,
-    target: Target,
-    lanes: tuple[Lane, ...] = LANES,
-    report: Callable[[str], None] = lambda text: None,
-    seconds: float = MEASURE_SECONDS,
-    types: LaneTypes = FLOAT32,
-    records: TuningRecords | None = None,
-) -> MeasuredTable:
-    """Latencies of the model's kernels on this machine, as many as can be measured in ``seconds``.
+class HostKernels:
+    """Latencies of a model's kernels on this machine, in ``table``.
 
-    Measured are the whole, half and quarter of each distinct kernel, the heaviest first; cuts in
-    between are interpolated. Earlier results are read from the user's cache folder, new ones added;
-    those of kernels that were built with tuning ``records`` are kept apart.
+    Earlier results are read from the user's cache folder, new ones added; those of kernels that were
+    built with tuning ``records`` are kept apart. Each measuring takes about ``seconds`` at most.
     """
-    key = machine_key(
-        target, schedules=_schedule_digest(), gpu=gpu_name() if "gpu" in lanes else ""
-    )
-    if records is not None:
-        key["tuning"] = records.digest
-    file = TableFile.in_folder(cache_folder(), key)
-    table, problems = file.load(Roofline(target))
-    for problem in problems:
-        report(problem)
-    wanted = [g for g in _wanted(graph, space, lanes) if types.kernel(g.kernel) not in table]
-    if not wanted:
-        return table
-    wanted.sort(key=lambda g: -g.kernel.flops)
-    times = time_kernels(
-        wanted,
-        target,
-        time.monotonic() + seconds,
-        lambda done: report(f"{done} of {len(wanted)} kernels measured"),
-        types,
-        records,
-    )
-    for t in times:
-        table.add(t.kernel, t.latency_us, t.noise_us)
-    file.append({t.kernel: Measurement(t.latency_us, t.noise_us) for t in times})
-    return table
+
+    def __init__(
+        self,
+        graph: RegionGraph,
+        target: Target,
+        lanes: tuple[Lane, ...] = LANES,
+        report: Callable[[str], None] = lambda text: None,
+        seconds: float = MEASURE_SECONDS,
+        types: LaneTypes = FLOAT32,
+        records: TuningRecords | None = None,
+    ) -> None:
+        self._graph, self._target, self._lanes = graph, target, lanes
+        self._report, self._seconds = report, seconds
+        self._types, self._records = types, records
+        key = machine_key(
+            target, schedules=_schedule_digest(), gpu=gpu_name() if "gpu" in lanes else ""
+        )
+        if records is not None:
+            key["tuning"] = records.digest
+        self._file = TableFile.in_folder(cache_folder(), key)
+        self.table, problems = self._file.load(Roofline(target))
+        for problem in problems:
+            report(problem)
+
+    def measure_space(self, space: Space) -> bool:
+        """Measure the whole, half and quarter in channels of each distinct kernel.
+
+        The heaviest first; what lies between is interpolated, bands of rows are taken in proportion.
+        """
+        return self._measure(_wanted(self._graph, space, self._lanes))
+
+    def measure_plan(self, candidates: Sequence[Candidate]) -> bool:
+        """Measure the kernels of a plan, whatever rules it uses; False where all of them are known."""
+        found: dict[object, Group] = {}
+        for candidate in candidates:
+            _collect(self._graph, candidate, self._lanes, found)
+        return self._measure(list(found.values()))
+
+    def _measure(self, groups: Sequence[Group]) -> bool:
+        unknown = [g for g in groups if self._types.kernel(g.kernel) not in self.table]
+        if not unknown:
+            return False
+        times = time_kernels(
+            sorted(unknown, key=lambda g: -g.kernel.flops),
+            self._target,
+            time.monotonic() + self._seconds,
+            lambda done: self._report(f"{done} of {len(unknown)} kernels measured"),
+            self._types,
+            self._records,
+        )
+        for t in times:
+            self.table.add(t.kernel, t.latency_us, t.noise_us)
+        self._file.append({t.kernel: Measurement(t.latency_us, t.noise_us) for t in times})
+        return bool(times)
 
 
 def _schedule_digest() -> str:

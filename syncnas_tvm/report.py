@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from syncnas_tvm.plan import Plan
+from syncnas_tvm.work import LANES
 
 if TYPE_CHECKING:
-    from syncnas_tvm.compiler import CompileResult
+    from syncnas_tvm.compile_result import CompileResult
     from syncnas_tvm.fallback import Fallback
     from syncnas_tvm.graph.region_graph import Region
     from syncnas_tvm.work import Shape
@@ -54,6 +55,9 @@ def compile_summary(result: CompileResult) -> str:
     lines = [latency_table(result), ""]
     lines.append(f"plan    {result.choice.reason}")
     lines.append(f"syncs   {result.syncs} (points at which the lanes exchange data)")
+    held = [(lane.upper(), result.memory(lane).bytes) for lane in LANES]
+    shown = ", ".join(f"{size / 1e6:.1f} MB on the {lane} lane" for lane, size in held if size)
+    lines.append(f"memory  {shown}, about (weights and largest working set)")
     if result.types.half:
         lines.append(
             f"types   {result.types.cpu} on the CPU lane, {result.types.gpu} on the GPU lane"

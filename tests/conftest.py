@@ -17,10 +17,10 @@ os.environ.setdefault("TVM_NUM_THREADS", "1")
 @pytest.fixture(scope="module")
 def nothing_measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiles for ``host`` measure no kernels, and keep nothing in the user's cache."""
-    from syncnas_tvm import compiler
+    from syncnas_tvm import compile_job
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYNCNAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        quick = functools.partial(compiler.measured_table, seconds=0.0)
-        patch.setattr(compiler, "measured_table", quick)
+        quick = functools.partial(compile_job.HostKernels, seconds=0.0)
+        patch.setattr(compile_job, "HostKernels", quick)
         yield

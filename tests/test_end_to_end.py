@@ -15,7 +15,7 @@ import pytest
 import zoo
 
 import syncnas_tvm
-from syncnas_tvm.compiler import CompileResult
+from syncnas_tvm.compile_result import CompileResult
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.verify import deviation
 
