@@ -24,7 +24,8 @@ from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.graph.views import RowView, row_view
 from syncnas_tvm.passes.pack_main import pack_main
 from syncnas_tvm.schedule.layout import is_packable, packed_shape
-from syncnas_tvm.schedule.packed import Operand, define
+from syncnas_tvm.schedule.packed import define
+from syncnas_tvm.schedule.packed_definition import Operand
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.work import Lane
 

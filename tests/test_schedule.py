@@ -30,7 +30,8 @@ from syncnas_tvm.schedule.layout import (
     pack_stem_weight,
     packed_shape,
 )
-from syncnas_tvm.schedule.packed import Machine, define
+from syncnas_tvm.schedule.packed import define
+from syncnas_tvm.schedule.packed_definition import Machine
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.targets import load_target
 

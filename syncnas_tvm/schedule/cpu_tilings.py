@@ -9,7 +9,7 @@ from math import prod
 from tvm import s_tir
 
 from syncnas_tvm.schedule.blocks import extents, largest_divisor
-from syncnas_tvm.schedule.packed import Family
+from syncnas_tvm.schedule.packed_definition import Family
 from syncnas_tvm.schedule.packed_tile import good_tiles, tile_of
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.winograd import TILE

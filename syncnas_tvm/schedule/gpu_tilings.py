@@ -8,7 +8,7 @@ from tvm import s_tir
 
 from syncnas_tvm.schedule.blocks import extents
 from syncnas_tvm.schedule.opencl_grid import WORK_GROUP, work_group
-from syncnas_tvm.schedule.packed import Family
+from syncnas_tvm.schedule.packed_definition import Family
 from syncnas_tvm.schedule.packed_tile import good_tiles, tile_of
 from syncnas_tvm.schedule.tiling import Tiling
 

@@ -11,7 +11,7 @@ from tvm import s_tir, tirx
 from syncnas_tvm.schedule import packed_tile
 from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
 from syncnas_tvm.schedule.half_sums import accumulate_parts, has_parts
-from syncnas_tvm.schedule.packed import Family
+from syncnas_tvm.schedule.packed_definition import Family
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.winograd import OUT
 

@@ -6,7 +6,7 @@ from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule.blocks import sum_rows
 from syncnas_tvm.schedule.opencl_grid import bind_flat, bind_grid
-from syncnas_tvm.schedule.packed import Family
+from syncnas_tvm.schedule.packed_definition import Family
 from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block
 from syncnas_tvm.schedule.tiling import Tiling
 

@@ -12,7 +12,7 @@ from syncnas_tvm.schedule import cpu_tilings, gpu_tilings, packed_cpu, packed_gp
 from syncnas_tvm.schedule.conversion import conversion
 from syncnas_tvm.schedule.kernels import SCHEDULED_ATTR
 from syncnas_tvm.schedule.merge import merge
-from syncnas_tvm.schedule.packed import Definition, Family, Machine
+from syncnas_tvm.schedule.packed_definition import Definition, Family, Machine
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.tuning_space import TuningSpace
 from syncnas_tvm.targets import Target

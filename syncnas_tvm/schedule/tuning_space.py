@@ -8,7 +8,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule import packed_cpu, packed_gpu
-from syncnas_tvm.schedule.packed import Family
+from syncnas_tvm.schedule.packed_definition import Family
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.work import Lane
 
