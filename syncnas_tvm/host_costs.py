@@ -17,6 +17,7 @@ from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.region_work import groups_in
 from syncnas_tvm.kernel_timer import time_kernels
+from syncnas_tvm.lane_timer import measured_lane_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.planner import Candidate, Space
@@ -143,14 +144,12 @@ def _collect(
 
 
 def measured_costs(target: Target) -> TargetCosts:
-    """The target's costs with the transfers of this machine: latency and bandwidth per direction."""
+    """The target's costs as measured here: transfers (latency and bandwidth per direction), what
+    the host thread pays per enqueued kernel, and how much the lanes slow each other down."""
     gpu, cpu = gpu_device(), tvm.cpu(0)
     with on_cpu_lane(target.cpus):
-        return replace(
-            target.costs,
-            to_gpu=_transfer(cpu, gpu),
-            to_cpu=_transfer(gpu, cpu),
-        )
+        to_gpu, to_cpu = _transfer(cpu, gpu), _transfer(gpu, cpu)
+    return replace(target.costs, to_gpu=to_gpu, to_cpu=to_cpu, **vars(measured_lane_costs(target)))
 
 
 def _transfer(source: tvm.runtime.Device, to: tvm.runtime.Device) -> Transfer:

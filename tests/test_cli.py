@@ -161,7 +161,7 @@ def test_inspect_needs_no_gpu(shell, compiled):
     rules = [region.pop("rules") for region in data["regions"]]
     assert data["regions"] == compiled["regions"]
     assert all(found["Place"] == 2 for found in rules)
-    assert sum("ChannelSplit" in found for found in rules) == 5
+    assert sum("ChannelSplit" in found for found in rules) == 6
     assert data["totals"]["macs"] == sum(r["macs"] for r in data["regions"])
     table = shell("inspect", shell.model, "--target", "rk3399", **nothing)
     assert table.returncode == 0, table.stderr
