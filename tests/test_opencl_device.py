@@ -22,6 +22,8 @@ import psutil
 import pytest
 import tvm
 
+pytestmark = pytest.mark.alone
+
 DEVICE = tvm.opencl(0)
 CPU = tvm.cpu(0)
 

@@ -83,7 +83,7 @@ def chain_model(blocks: int) -> onnx.ModelProto:
     return model
 
 
-pytestmark = pytest.mark.usefixtures("nothing_measured")
+pytestmark = [pytest.mark.usefixtures("nothing_measured"), pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

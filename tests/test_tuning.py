@@ -37,6 +37,8 @@ from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.tuning.record_files import RECORDS, WORKLOADS
 from syncnas_tvm.tuning.tune import tune_kernels
 
+pytestmark = pytest.mark.alone
+
 TOLERANCE = 1e-5
 HOST = load_target("host")
 TUNABLE = ["pointwise", "dense 3x3", "stem", "depthwise 3x3", "depthwise 9x9", "max pooling", "winograd", "classifier", "swish", "grouped pointwise, as zeros"]  # fmt: skip
