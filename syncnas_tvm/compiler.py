@@ -15,7 +15,7 @@ import numpy as np
 from syncnas_tvm import artifact
 from syncnas_tvm.artifact import Manifest
 from syncnas_tvm.candidates import decision_space
-from syncnas_tvm.cost_models import CostModel, Roofline
+from syncnas_tvm.cost_models import CostModel, TargetModel, cost_model_of
 from syncnas_tvm.errors import BuildError, InputError, SyncNASError, error_line
 from syncnas_tvm.fallback import Fallback, fallbacks
 from syncnas_tvm.frontend import ImportedModel, import_onnx
@@ -40,6 +40,7 @@ from syncnas_tvm.planner import (
     plan_of,
     single_lane,
 )
+from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.runtime.executable import Executable
 from syncnas_tvm.runtime.lanes import gpu_device, reserve_cores
 from syncnas_tvm.syncs import count_syncs
@@ -264,7 +265,10 @@ class _Job:
         if given is not None:
             return given, self.target.costs
         if not self.target.is_host:
-            return Roofline(self.target), transfer_costs(self.types, self.target)
+            model = cost_model_of(self.target)
+            if isinstance(model, TargetModel):
+                self.report("measure", model.describe(kernels_of(space)))
+            return model, transfer_costs(self.types, self.target)
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         table = measured_table(
             graph,
