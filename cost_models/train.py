@@ -55,8 +55,12 @@ def read_data(paths: Sequence[Path]) -> Dataset:
 
 
 def samples_of(data: Dataset, device: Device) -> Dataset:
-    """What was measured on ``device``, without what its peak rules out."""
-    return clean(data.of(device.measured, device.lane, device.dtype), device.peak.gflops)
+    """What was measured on ``device``, without what its peak rules out; raises InputError where
+    nothing was."""
+    found = data.of(device.measured, device.lane, device.dtype)
+    if len(found) == 0:
+        raise InputError(f"no kernels of {device.measured} ({device.dtype}) are in the data")
+    return clean(found, device.peak.gflops)
 
 
 def train(data: Dataset, device: Device, folder: Path, seed: int = 0) -> Mapping[str, Accuracy]:
@@ -65,8 +69,6 @@ def train(data: Dataset, device: Device, folder: Path, seed: int = 0) -> Mapping
     Raises InputError where the data has too few kernels of the device.
     """
     samples = samples_of(data, device)
-    if len(samples) == 0:
-        raise InputError(f"no kernels of {device.measured} ({device.dtype}) are in the data")
     made = partial(LearnedModel, device.peak, seed)
     found = by_kind(samples, *cross_validate(samples, made, seed))
     model = made().fit(samples.kernels, samples.latency_us)
