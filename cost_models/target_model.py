@@ -37,7 +37,7 @@ class TargetModel(CostModel):
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
         """See :meth:`CostModel.predict`."""
         latency_us, std_us = np.zeros(len(kernels)), np.zeros(len(kernels))
-        for (lane, dtype), indices in _by_lane_and_type(kernels).items():
+        for (lane, dtype), indices in by_lane_and_type(kernels).items():
             here = [kernels[index] for index in indices]
             model: CostModel = self._models.get((lane, dtype), self._roofline)
             us, std = model.predict(here)
@@ -51,7 +51,7 @@ class TargetModel(CostModel):
     def outside(self, kernels: Sequence[Kernel]) -> NDArray[np.float64]:
         """The share of each prediction (0 to 1) that is a roofline's."""
         found = np.ones(len(kernels))
-        for key, indices in _by_lane_and_type(kernels).items():
+        for key, indices in by_lane_and_type(kernels).items():
             if key in self._models:
                 found[indices] = self._models[key].outside([kernels[index] for index in indices])
         return found
@@ -81,7 +81,8 @@ def _load(target: Target, key: str, path: Path) -> LearnedModel:
         raise TargetError(f"target '{target.name}': '{key}': {error}") from error
 
 
-def _by_lane_and_type(kernels: Sequence[Kernel]) -> dict[tuple[Lane, str], list[int]]:
+def by_lane_and_type(kernels: Sequence[Kernel]) -> dict[tuple[Lane, str], list[int]]:
+    """Indices of the kernels of each lane and type."""
     found: dict[tuple[Lane, str], list[int]] = {}
     for index, kernel in enumerate(kernels):
         found.setdefault((kernel.lane, kernel.dtype), []).append(index)
