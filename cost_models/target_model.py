@@ -21,7 +21,7 @@ class TargetModel(CostModel):
 
     A latency is the learned one over ``speed`` (how many times as fast as the device that was
     measured), times ``network_bias``: in a network, kernels are slower than alone. A lane and type
-    without a model gets the target's roofline.
+    without a model gets the target's roofline, with the bias where the lane has one.
     """
 
     def __init__(self, target: Target) -> None:
@@ -41,10 +41,10 @@ class TargetModel(CostModel):
             here = [kernels[index] for index in indices]
             model: CostModel = self._models.get((lane, dtype), self._roofline)
             us, std = model.predict(here)
-            factor = 1.0
-            if model is not self._roofline:
-                learned = self.target.learned[here[0].lane]
-                factor = learned.network_bias / learned.speed
+            learned = self.target.learned.get(lane)
+            factor = learned.network_bias if learned else 1.0
+            if learned and model is not self._roofline:
+                factor /= learned.speed
             latency_us[indices], std_us[indices] = us * factor, std * factor
         return latency_us, std_us
 

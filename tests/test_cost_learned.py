@@ -293,6 +293,13 @@ class TestWhatShips:
         assert model.predict([half])[0] < model.predict([replace(half, dtype="float32")])[0]
         assert "1 of 2 kernels lie outside" in model.describe([conv(64, 384), dense(8, 8), add(4)])
 
+    def test_a_type_without_a_model_has_the_roofline_and_the_lanes_bias(self) -> None:
+        target = load_target("android-adreno")
+        half = replace(conv(64, 384), dtype="float16")
+        roof = Roofline(target).predict([half])[0]
+        bias = target.learned["cpu"].network_bias
+        assert cost_model_of(target).predict([half])[0] == pytest.approx(roof * bias)
+
     def test_the_host_measures_and_has_its_roofline(self) -> None:
         assert isinstance(cost_model_of(load_target("host")), Roofline)
 
