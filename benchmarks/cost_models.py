@@ -6,7 +6,7 @@ Sections: ``folds`` (10 folds grouped by workload; all that a model chooses it c
 folds), ``network`` (all kernels of MobileNetV2 held out), ``few-shot`` (20 kernels of a device that no
 model has seen), ``plans`` (what planning with the model costs on RK3399), ``speed``, and ``members``
 (what each member of the ensemble does alone). Baselines: a line through log latency over log FLOPs per
-kind of kernel, and the roofline with fitted efficiencies.
+kind of kernel, and the roofline with fitted efficiencies, bandwidth and launch time.
 
 The noise of the labels is estimated from sweeps: kernels that differ in one number of channels alone.
 What an inner rung differs from its neighbours' line, in log GFLOP/s over log channels, is noise (or what
@@ -39,6 +39,7 @@ from syncnas_tvm.cost_models.train import read_data, samples_of
 from syncnas_tvm.targets import LanePeak
 from syncnas_tvm.work import Kernel, Lane
 
+BY = ("learned", "roofline", "FLOPs")
 SECTIONS = ("folds", "network", "few-shot", "plans", "speed", "members")
 MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))  # fmt: skip
 """Expansion, output channels, blocks, stride of the first: M. Sandler et al., MobileNetV2, CVPR 2018."""
@@ -72,12 +73,20 @@ class FlopsRegression(FittedModel):
 
 @dataclass
 class FittedRoofline(FlopsRegression):
-    """The roofline with the efficiencies that fit best."""
+    """The roofline with the efficiencies, bandwidth and launch time that fit best."""
 
     peak: LanePeak | None = None
 
     def fit(self, kernels: Sequence[Kernel], latency_us: np.ndarray) -> FittedRoofline:
-        self.peak = fitted_peak(kernels, latency_us, self.peak)
+        given = self.peak
+        found = []
+        for launch_us in (0, 5, 20, 50, 100, 200):
+            for times in (0.25, 0.5, 1, 2, 4, 8):
+                peak = replace(given, launch_us=launch_us, gbytes_per_s=given.gbytes_per_s * times)
+                self.peak = fitted_peak(kernels, latency_us, peak)
+                off = np.abs(np.log(self.predict(kernels)[0] / latency_us)).mean()
+                found.append((off, self.peak))
+        self.peak = min(found, key=lambda pair: pair[0])[1]
         return self
 
     def predict(self, kernels: Sequence[Kernel]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,13 +131,16 @@ def bootstrap(errors: np.ndarray, statistic: Callable[[np.ndarray], float]) -> t
     return tuple(np.quantile(draws, [0.025, 0.975]))
 
 
-def folds(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -> list[dict]:
+def folds(
+    data: dict[str, Dataset], devices: Sequence[Device], repeats: int, by: Sequence[str]
+) -> list[dict]:
     """Section ``folds``."""
     rows = []
     for device in devices:
         samples = data[device.name]
         measured = samples.latency_us
-        for name, make in models_of(device).items():
+        for name in by:
+            make = models_of(device)[name]
             runs = [cross_validate(samples, make, seed) for seed in range(repeats)]
             each = [Accuracy.of(us, std, measured) for us, std in runs]
             errors = np.mean([np.abs(us / measured - 1) for us, _ in runs], axis=0)
@@ -374,6 +386,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder with tophub/")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--models", nargs="+", default=[d.name for d in SHIPPED])
+    parser.add_argument("--by", nargs="+", default=BY, choices=BY, help="of section folds")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -382,7 +395,7 @@ def main() -> None:
     data = {device.name: samples_of(every, device) for device in (*SHIPPED, *OTHERS)}
     print(f"{len(every)} samples; dropped: {dict(every.dropped)}")
     work: dict[str, Callable[[], list[dict]]] = {
-        "folds": partial(folds, data, devices, options.repeats),
+        "folds": partial(folds, data, devices, options.repeats, options.by),
         "network": partial(network, data, devices, options.repeats),
         "few-shot": partial(few_shot, data, devices, options.repeats),
         "plans": partial(plans, options.data, data),
