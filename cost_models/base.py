@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,26 @@ class CostModel(ABC):
         distinct = list(dict.fromkeys(kernels))
         latency_us, _ = self.predict(distinct)
         return dict(zip(distinct, latency_us.tolist(), strict=True))
+
+
+class FittedModel(CostModel):
+    """A cost model that learns from measured kernels and can be kept in a file."""
+
+    @abstractmethod
+    def fit(self, kernels: Sequence[Kernel], latency_us: Microseconds) -> Self:
+        """Learn from kernels and their latencies, in place of what was learned; returns itself.
+
+        Raises InputError where they are too few to learn from.
+        """
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the model to ``path``, at once or not at all."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path) -> Self:
+        """The model in ``path``; raises InputError where it is none, or of another version."""
 
 
 def kind_of(kernel: Kernel) -> str:

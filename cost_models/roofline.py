@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from syncnas_tvm.cost_models.base import CostModel, Microseconds, kind_of
-from syncnas_tvm.targets import KERNEL_KINDS, Target
+from syncnas_tvm.targets import LanePeak, Target
 from syncnas_tvm.work import LANES, Kernel
 
 RELATIVE_STD = 0.3
@@ -25,19 +25,16 @@ class Roofline(CostModel):
     def __init__(self, target: Target) -> None:
         self.target = target
         self._lanes = {lane: target.peak(lane) for lane in LANES}
-        self._flops_per_us = {
-            (lane, kind): self._lanes[lane].reached_gflops(kind) * 1e3
-            for lane in LANES
-            for kind in KERNEL_KINDS
-        }
 
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
         """See :meth:`CostModel.predict`."""
-        latency_us = np.fromiter((self._one(k) for k in kernels), np.float64, len(kernels))
+        times = (roofline_us(kernel, self._lanes[kernel.lane]) for kernel in kernels)
+        latency_us = np.fromiter(times, np.float64, len(kernels))
         return latency_us, RELATIVE_STD * latency_us
 
-    def _one(self, kernel: Kernel) -> float:
-        lane = self._lanes[kernel.lane]
-        compute_us = kernel.flops / self._flops_per_us[kernel.lane, kind_of(kernel)]
-        memory_us = kernel.bytes_moved / (lane.gbytes_per_s * 1e3)
-        return max(compute_us, memory_us) + lane.launch_us
+
+def roofline_us(kernel: Kernel, peak: LanePeak) -> float:
+    """Microseconds of ``kernel`` on a lane with this peak."""
+    compute_us = kernel.flops / (peak.reached_gflops(kind_of(kernel)) * 1e3)
+    memory_us = kernel.bytes_moved / (peak.gbytes_per_s * 1e3)
+    return max(compute_us, memory_us) + peak.launch_us

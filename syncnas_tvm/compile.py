@@ -106,6 +106,12 @@ def make_parser() -> Parser:
         default="float32",
         help="which of the GPU's rows (default: float32)",
     )
+    cost.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FILE",
+        help="correct the target's cost model by the few measured kernels in this .jsonl file",
+    )
     for lane in ("gpu", "cpu"):
         plan.add_argument(
             f"--{lane}-dtype",
@@ -221,6 +227,8 @@ def _check_flags(options: argparse.Namespace) -> None:
         options.measurements
     ):
         raise InputError("--measured-device and --measured-gpu-dtype are for --measurements")
+    if options.calibrate is not None and options.measurements:
+        raise InputError("--calibrate and --measurements: give one of them")
     if options.search_state is not None:
         check_file("--search-state", options.search_state)
     if options.verify is False and options.verify_input:
@@ -233,7 +241,11 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 
 def _measurements(options: argparse.Namespace, target: Target) -> CostModel | None:
-    """The cost model of ``--measurements``; None where the flag is not given."""
+    """The cost model of ``--measurements`` or ``--calibrate``; None where neither is given."""
+    if options.calibrate is not None:
+        from syncnas_tvm.cost_models.calibrated import read_calibration
+
+        return read_calibration(options.calibrate, target)
     if not options.measurements:
         return None
     from syncnas_tvm.cost_models import read_tophub

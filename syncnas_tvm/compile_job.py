@@ -15,7 +15,7 @@ import numpy as np
 from syncnas_tvm import artifact
 from syncnas_tvm.artifact import Manifest
 from syncnas_tvm.compile_result import CompileResult
-from syncnas_tvm.cost_models import CostModel, Roofline
+from syncnas_tvm.cost_models import CostModel, TargetModel, cost_model_of
 from syncnas_tvm.errors import BuildError, SyncNASError, error_line
 from syncnas_tvm.frontend import ImportedModel
 from syncnas_tvm.graph.region_graph import RegionGraph
@@ -35,6 +35,7 @@ from syncnas_tvm.planner import (
     plan_of,
     single_lane,
 )
+from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.runtime.executable import Executable
 from syncnas_tvm.syncs import count_syncs
 from syncnas_tvm.targets import Target, TargetCosts
@@ -87,7 +88,10 @@ class CompileJob:
         if given is not None:
             return given, self.target.costs
         if not self.target.is_host:
-            return Roofline(self.target), transfer_costs(self.types, self.target)
+            model = cost_model_of(self.target)
+            if isinstance(model, TargetModel):
+                self.report("measure", model.describe(kernels_of(space)))
+            return model, transfer_costs(self.types, self.target)
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         self.kernels = HostKernels(
             graph,

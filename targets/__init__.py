@@ -9,6 +9,7 @@ from syncnas_tvm.targets.loader import load_target, target_names
 from syncnas_tvm.targets.model import (
     KERNEL_KINDS,
     LanePeak,
+    LearnedLane,
     Link,
     Target,
     TargetCosts,
@@ -19,6 +20,7 @@ __all__ = [
     "KERNEL_KINDS",
     "LanePeak",
     "LaneThreads",
+    "LearnedLane",
     "Link",
     "Target",
     "TargetCosts",

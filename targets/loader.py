@@ -10,9 +10,20 @@ from typing import Any, cast
 
 from syncnas_tvm.errors import TargetError
 from syncnas_tvm.targets import host
-from syncnas_tvm.targets.model import KERNEL_KINDS, LanePeak, Link, Target, TargetCosts, Transfer
+from syncnas_tvm.targets.model import (
+    KERNEL_KINDS,
+    LanePeak,
+    LearnedLane,
+    Link,
+    Target,
+    TargetCosts,
+    Transfer,
+)
+from syncnas_tvm.work import LANES, Lane
 
 FOLDER = Path(__file__).resolve().parent
+TRAINED = FOLDER.parent / "cost_models" / "trained"
+"""Where the cost models that ship are."""
 ALIASES = {"android": "android-adreno"}
 
 
@@ -149,6 +160,7 @@ def _target(table: _Table, name: str) -> Target:
         cpu_peak=_peak(peak.table("cpu")),
         gpu_peak=_peak(peak.table("gpu")),
         costs=_costs(table.table("costs")),
+        learned=_learned(table.table("learned", {})),
     )
     peak.done()
     table.done()
@@ -208,3 +220,31 @@ def _costs(table: _Table) -> TargetCosts:
     )
     table.done()
     return costs
+
+
+def _learned(table: _Table) -> dict[Lane, LearnedLane]:
+    """The lanes that have trained cost models."""
+    found: dict[Lane, LearnedLane] = {}
+    for lane in LANES:
+        inner = table.table(lane, {})
+        models = {
+            dtype: _model(inner.text(dtype), inner.file)
+            for dtype in ("float32", "float16")
+            if inner.data.get(dtype)
+        }
+        inner.known += ["float32", "float16"]
+        speed = inner.number("speed", 1e-3, default=1)
+        bias = inner.number("network_bias", 0.1, 10, default=1)
+        inner.data = {k: v for k, v in inner.data.items() if v != ""}
+        inner.done()
+        if models:
+            found[lane] = LearnedLane(models, speed, bias)
+    table.done()
+    return found
+
+
+def _model(name: str, file: str) -> Path:
+    """A model that ships, by name, or a file: its path starts at the target's file."""
+    if name.endswith(".npz") or "/" in name:
+        return Path(file).parent / name
+    return TRAINED / f"{name}.npz"

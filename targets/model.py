@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from syncnas_tvm.errors import TargetError
@@ -83,6 +84,19 @@ class LanePeak:
 
 
 @dataclass(frozen=True)
+class LearnedLane:
+    """The trained cost models of a lane, by type: files that ``LearnedModel.load`` reads.
+
+    ``speed``: how many times as fast the lane is as the one that was measured; ``network_bias``: how
+    many times longer kernels take in a network than alone.
+    """
+
+    models: Mapping[str, Path] = field(hash=False)
+    speed: float = 1.0
+    network_bias: float = 1.0
+
+
+@dataclass(frozen=True)
 class Link:
     """How a target's ``model.so`` is linked: commands to try in order, their options, a hint."""
 
@@ -128,6 +142,7 @@ class Target:
     cpu_peak: LanePeak
     gpu_peak: LanePeak
     costs: TargetCosts
+    learned: Mapping[Lane, LearnedLane] = field(default_factory=dict, hash=False)
 
     def peak(self, lane: Lane) -> LanePeak:
         """The roofline of ``lane``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,10 +17,11 @@ from syncnas_tvm.cost_models import (
     CostModel,
     MeasuredTable,
     Roofline,
+    TargetModel,
     kind_of,
 )
 from syncnas_tvm.cost_models.siblings import Ladder, family
-from syncnas_tvm.targets import KERNEL_KINDS
+from syncnas_tvm.targets import KERNEL_KINDS, load_target
 from syncnas_tvm.work import Kernel
 
 
@@ -40,6 +42,8 @@ MODELS: dict[str, Callable[[], CostModel]] = {
     "empty table": table,
     "table": lambda: table((conv(64, 384), 700.0), (conv(64, 96), 200.0), (depthwise(96), 90.0)),
 }
+for _target in ("rk3399", "android-adreno", "android-mali"):
+    MODELS[_target] = partial(cache(TargetModel), load_target(_target))
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
@@ -60,7 +64,10 @@ class TestEveryModel:
         assert np.isfinite(std_us).all()
         assert (latency_us > 0).all()
         assert (std_us >= 0).all()
-        assert predicted(model, *reversed(wanted)) == list(reversed(latency_us.tolist()))
+        backwards = list(reversed(latency_us.tolist()))
+        # A row of a matrix product depends a little, in single precision, on where it stands.
+        close = 1e-4 if isinstance(model, TargetModel) else 0
+        assert predicted(model, *reversed(wanted)) == pytest.approx(backwards, rel=close, abs=0)
 
     @every_model
     def test_table_names_every_kernel(self, name: str) -> None:

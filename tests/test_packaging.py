@@ -40,7 +40,7 @@ def source_files() -> set[str]:
         # rglob does not follow the links below `folder`, but takes a link as its own start.
         for path in folder.resolve().rglob("*"):
             inside = path.relative_to(folder.resolve())
-            if path.suffix in {".py", ".toml", ".typed", ".json"} and path.is_file():
+            if path.suffix in {".py", ".toml", ".typed", ".json", ".npz"} and path.is_file():
                 names.add(str(Path("syncnas_tvm") / folder.relative_to(package) / inside))
     return names
 
