@@ -3,7 +3,9 @@
 #   make demo   run the main job on a real model and picture (examples/demo.py)
 #   make test   run the tests
 #
-# For developers: make lint, make valgrind, make clean, make distclean.
+#   make emulated-board   compile for an ARM board, run on an emulated one (10 minutes at first)
+#
+# For developers: make sanitize (C++), make fuzz (the server), make lint, make valgrind, make clean, make distclean.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -13,9 +15,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 
 # What the native plugin and the metadata are made of: a change means another `pip install`.
-SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h)
+SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h runtime/runner/*.cc runtime/runner/*.h)
 
-.PHONY: demo test lint valgrind opencl clean distclean
+.PHONY: demo test lint emulated-board valgrind opencl clean distclean
 
 demo: $(VENV)/.installed-demo opencl
 	$(BIN)/python examples/demo.py
@@ -28,6 +30,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# qemu-user and arm64 PoCL in build/emulated-board, from Debian packages; nothing else is touched.
+emulated-board: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/emulated_board.py
 
 # Says in one line which OpenCL is used; installs PoCL where there is none.
 opencl:

@@ -20,6 +20,7 @@ from syncnas_tvm.timeline import Timeline
 
 # One call measures for so long at most: a device that has gone is noticed between two.
 _CALL_S = 2.0
+_FUNCTIONS = ("describe", "set_input", "run", "output", "time", "profile")
 
 
 class RemoteExecutable:
@@ -42,7 +43,11 @@ class RemoteExecutable:
         load = self._function("syncnas.runner.load")
         for name in (MODEL, MANIFEST):
             self._upload(name)
-        self._runner = self._call("loading the model", load, "")
+        runner = self._call("loading the model", load, "")
+        # Looking a function up goes over the network too.
+        self._runner = {
+            name: self._call("asking the device", runner.__getitem__, name) for name in _FUNCTIONS
+        }
 
     @property
     def device(self) -> dict[str, Any]:
