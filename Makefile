@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 # What the native plugin and the metadata are made of: a change means another `pip install`.
 SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h runtime/runner/*.cc runtime/runner/*.h)
 
-.PHONY: demo test lint emulated-board valgrind opencl clean distclean
+.PHONY: demo test lint emulated-board sanitize fuzz valgrind opencl clean distclean
 
 demo: $(VENV)/.installed-demo opencl
 	$(BIN)/python examples/demo.py
@@ -55,6 +55,18 @@ $(VENV)/.installed-demo $(VENV)/.installed-test: $(VENV)/.installed-%: $(SOURCES
 	  || $(PIP) install --quiet 'torch==2.13.0'
 	$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
+
+# The C++ with AddressSanitizer and UndefinedBehaviorSanitizer: one minute of garbage for the server.
+sanitize: build/sanitize/syncnas-server
+	$(BIN)/python benchmarks/fuzz_server.py build/sanitize --seconds 60
+
+fuzz: build/sanitize/syncnas-server
+	$(BIN)/python benchmarks/fuzz_server.py build/sanitize
+
+build/sanitize/syncnas-server: $(VENV)/.installed-dev $(wildcard runtime/server/*)
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSYNCNAS_SANITIZE=ON \
+	  -DSYNCNAS_DEVICE_TOOLS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/sanitize --parallel --target syncnas-server
 
 # Runs everything the OpenCL device does under valgrind (needs valgrind and cmake; a minute). Fails
 # on memory that is definitely lost and on invalid accesses in the plugin.

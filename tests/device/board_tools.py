@@ -29,15 +29,15 @@ def small_model(path: Path) -> Path:
 
 
 class Lab:
-    """The board with a bundle on it; starts trackers and servers whose logs are in ``folder``."""
+    """The board with a bundle on it; starts servers for the tracker on ``port``, logs in ``folder``."""
 
-    def __init__(self, board: Board, bundle: Path, folder: Path) -> None:
+    def __init__(self, board: Board, bundle: Path, folder: Path, port: int) -> None:
         self.board = board
         self.bundle = bundle
         self.folder = folder
         self.work = folder / "work"
-        self.port = free_port()
-        self.address = ("127.0.0.1", self.port)
+        self.port = port
+        self.address = ("127.0.0.1", port)
 
     @property
     def log(self) -> str:
@@ -45,7 +45,7 @@ class Lab:
         return (self.folder / "server.log").read_text()
 
     def tracker(self):
-        """A tracker on this lab's port."""
+        """A tracker on this lab's port, where no other is."""
         return tracker(self.port, self.folder / "tracker.log")
 
     def server(self, *flags: str, ready: str = "registered"):
@@ -62,8 +62,8 @@ class Lab:
 
     @contextmanager
     def running(self, *flags: str) -> Iterator[psutil.Process]:
-        """Tracker and server; gives the server's process. Nothing may be left at the end."""
-        with self.tracker(), self.server(*flags) as process:
+        """The server; gives its process. Nothing of it may be left at the end."""
+        with self.server(*flags) as process:
             server = psutil.Process(process.pid)
             yield server
             children = server.children(recursive=True) if server.is_running() else []

@@ -1,5 +1,6 @@
 """The emulated board, a bundle built for it, and a model compiled for it: once for all tests here."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from board_tools import KEPT, Lab, small_model
 import syncnas_tvm
 from syncnas_tvm.device.board import Board, set_up_board
 from syncnas_tvm.device.bundle import build_bundle
+from syncnas_tvm.device.emulate_command import free_port
+from syncnas_tvm.device.processes import tracker
 from syncnas_tvm.errors import BuildError
 from syncnas_tvm.planner import Budget
 from syncnas_tvm.targets import load_target
@@ -42,6 +45,14 @@ def both_lanes(model: Path) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def tracker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A tracker for all tests: starting one imports TVM twice."""
+    port = free_port()
+    with tracker(port, tmp_path_factory.mktemp("tracker") / "tracker.log"):
+        yield port
+
+
 @pytest.fixture
-def lab(board: Board, bundle: Path, tmp_path: Path) -> Lab:
-    return Lab(board, bundle, tmp_path)
+def lab(board: Board, bundle: Path, tmp_path: Path, tracker_port: int) -> Lab:
+    return Lab(board, bundle, tmp_path, tracker_port)

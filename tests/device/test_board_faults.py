@@ -16,8 +16,10 @@ from board_tools import KEY, Lab, session_folders, wait_until
 from cli_tools import Shell
 
 from syncnas_tvm.device.board import Board
+from syncnas_tvm.device.emulate_command import free_port
 from syncnas_tvm.device.processes import end_tree
 from syncnas_tvm.errors import ArtifactError, DeviceError
+from syncnas_tvm.runtime import tracker
 from syncnas_tvm.runtime.remote import load_on_device
 from syncnas_tvm.runtime.tracker import request_device
 
@@ -64,7 +66,7 @@ def test_server_killed_in_mid_run(lab: Lab, cpu_lane: Path, tmp_path: Path) -> N
         assert not psutil.wait_procs([session], timeout=10)[1], "the session outlived its server"
     # The next server removes what the killed one could not.
     assert session_folders(lab.work)
-    with lab.tracker(), lab.server():
+    with lab.server():
         assert len(list(lab.work.iterdir())) == 1
         assert not session_folders(lab.work)
 
@@ -81,6 +83,7 @@ def test_client_killed(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None:
 
 
 def test_tracker_restarted(lab: Lab, cpu_lane: Path) -> None:
+    lab = Lab(lab.board, lab.bundle, lab.folder, free_port())
     with lab.tracker() as first, lab.server():
         end_tree(first)
         wait_until(lambda: "lost the tracker" in lab.log, 10)
@@ -128,30 +131,30 @@ class FullBoard(Board):
 
 
 def test_work_folder_is_full(lab: Lab, cpu_lane: Path) -> None:
-    full = Lab(FullBoard(lab.board.folder), lab.bundle, lab.folder)
+    full = Lab(FullBoard(lab.board.folder), lab.bundle, lab.folder, lab.port)
     with full.running(), pytest.raises(DeviceError, match=r"model.so did not fit on the device"):
         load_on_device(cpu_lane, full.address, KEY, SECONDS)
 
 
-def test_wrong_key(lab: Lab, cpu_lane: Path) -> None:
+def test_wrong_key(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_ANSWER_S", 1.0)
     with lab.running(), pytest.raises(DeviceError, match=r"registered as 'phone'.*'board'"):
-        load_on_device(cpu_lane, lab.address, "phone", SECONDS)
+        request_device(lab.address, "phone", SECONDS)
 
 
-def test_no_tracker(lab: Lab, cpu_lane: Path) -> None:
+def test_no_tracker() -> None:
     with pytest.raises(DeviceError, match=r"no tracker at 127.0.0.1:.*rpc_tracker"):
-        load_on_device(cpu_lane, lab.address, KEY, SECONDS)
+        request_device(("127.0.0.1", free_port()), KEY, SECONDS)
 
 
-def test_not_a_tracker(lab: Lab, cpu_lane: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(lab.address)
-        listener.listen()
-        with pytest.raises(DeviceError, match="is no TVM tracker"):
-            load_on_device(cpu_lane, lab.address, KEY, SECONDS)
+def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_ANSWER_S", 1.0)
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, pytest.raises(DeviceError, match="is no TVM tracker"):
+        request_device(silent.getsockname(), KEY, SECONDS)
 
 
-def test_a_folder_for_this_machine(tmp_path: Path, lab: Lab, cpu_lane: Path) -> None:
+def test_a_folder_for_this_machine(tmp_path: Path, cpu_lane: Path) -> None:
     manifest = json.loads((cpu_lane / "manifest.json").read_text())
     folder = tmp_path / "host"
     folder.mkdir()
@@ -159,7 +162,7 @@ def test_a_folder_for_this_machine(tmp_path: Path, lab: Lab, cpu_lane: Path) -> 
         (folder / name).symlink_to(cpu_lane / name)
     (folder / "manifest.json").write_text(json.dumps({**manifest, "runs_on_host": True}))
     with pytest.raises(ArtifactError, match="was compiled for this machine"):
-        load_on_device(folder, lab.address, KEY, SECONDS)
+        load_on_device(folder, ("127.0.0.1", free_port()), KEY, SECONDS)
 
 
 def test_garbage_is_turned_away(lab: Lab, cpu_lane: Path) -> None:
