@@ -3,7 +3,9 @@
 #   make demo   run the main job on a real model and picture (examples/demo.py)
 #   make test   run the tests
 #
-# For developers: make lint, make valgrind, make clean, make distclean.
+#   make emulated-board   compile for an ARM board, run on an emulated one (10 minutes at first)
+#
+# For developers: make sanitize (C++), make fuzz (the server), make lint, make valgrind, make clean, make distclean.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -15,9 +17,9 @@ PYTEST_ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 
 # What the native plugin and the metadata are made of: a change means another `pip install`.
-SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h)
+SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h runtime/runner/*.cc runtime/runner/*.h)
 
-.PHONY: demo test lint valgrind opencl clean distclean
+.PHONY: demo test lint emulated-board sanitize fuzz valgrind opencl clean distclean
 
 demo: $(VENV)/.installed-demo opencl
 	$(BIN)/python examples/demo.py
@@ -31,6 +33,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# qemu-user and arm64 PoCL in build/emulated-board, from Debian packages; nothing else is touched.
+emulated-board: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/emulated_board.py
 
 # Says in one line which OpenCL is used; installs PoCL where there is none.
 opencl:
@@ -52,6 +58,18 @@ $(VENV)/.installed-demo $(VENV)/.installed-test: $(VENV)/.installed-%: $(SOURCES
 	  || $(PIP) install --quiet 'torch==2.13.0'
 	$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
+
+# The C++ with AddressSanitizer and UndefinedBehaviorSanitizer: one minute of garbage for the server.
+sanitize: build/sanitize/syncnas-server
+	$(BIN)/python benchmarks/fuzz_server.py build/sanitize --seconds 60
+
+fuzz: build/sanitize/syncnas-server
+	$(BIN)/python benchmarks/fuzz_server.py build/sanitize
+
+build/sanitize/syncnas-server: $(VENV)/.installed-dev $(wildcard runtime/server/*)
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSYNCNAS_SANITIZE=ON \
+	  -DSYNCNAS_DEVICE_TOOLS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/sanitize --parallel --target syncnas-server
 
 # Runs everything the OpenCL device does under valgrind (needs valgrind and cmake; a minute). Fails
 # on memory that is definitely lost and on invalid accesses in the plugin.

@@ -33,7 +33,8 @@ class Manifest:
 
     ``machine`` is the CPU lane's LLVM triple, ``cpu`` its processor; ``lanes`` the lanes that the
     plan uses; ``files`` maps file names to SHA-256 digests (hexadecimal), ``types`` lanes to the type
-    of their floats (float32 where a lane is not in it).
+    of their floats (float32 where a lane is not in it). ``cpus`` are the cores of the CPU lane (empty:
+    any), ``cpu_threads`` its threads.
     """
 
     target: str
@@ -47,6 +48,8 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[str, str]
     types: Mapping[str, str] = field(default_factory=dict)
+    cpus: tuple[int, ...] = ()
+    cpu_threads: int = 1
 
     @property
     def runs_here(self) -> bool:
@@ -164,7 +167,8 @@ def read_manifest(folder: Path) -> Manifest:
             data[name] = tuple(
                 TensorSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in data[name]
             )
-        manifest = Manifest(**{**data, "lanes": tuple(data["lanes"])})
+        lists = {name: tuple(data[name]) for name in ("lanes", "cpus") if name in data}
+        manifest = Manifest(**{**data, **lists})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} is not a valid manifest ({error}); {again}") from error
     for name in FILES:

@@ -171,6 +171,8 @@ class CompileJob:
             versions=artifact.versions(),
             files={},
             types={lane: self.types.of(lane) for lane in LANES},
+            cpus=self.target.cpus,
+            cpu_threads=self.target.cpu_threads,
         )
 
     def time(

@@ -1,11 +1,15 @@
-"""``python -m syncnas_tvm.run``: runs a compiled folder, prints its outputs and its latency."""
+"""``python -m syncnas_tvm.run``: runs a compiled folder, prints its outputs and its latency.
+
+With ``--rpc-tracker`` on a device, else on this machine.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +20,16 @@ from syncnas_tvm.cli import (
     end,
     file_written_aside,
     natural,
+    positive_float,
     positive_int,
     run_command,
 )
+from syncnas_tvm.errors import InputError
+from syncnas_tvm.sustained import Window, sustained_curve
+
+if TYPE_CHECKING:
+    from syncnas_tvm.runtime.executable import Executable
+    from syncnas_tvm.runtime.remote import RemoteExecutable
 
 TOP = 5
 
@@ -45,6 +56,23 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="write a timeline for chrome://tracing"
     )
+    parser.add_argument(
+        "--sustained",
+        type=positive_float,
+        metavar="SECONDS",
+        help="run that long without a pause afterwards and show how the latency changes",
+    )
+    parser.add_argument(
+        "--rpc-tracker", metavar="HOST:PORT", help="run on a device that this TVM tracker knows"
+    )
+    parser.add_argument("--rpc-key", metavar="KEY", help="the name that the device registered")
+    parser.add_argument(
+        "--rpc-timeout",
+        type=positive_float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long the device may be busy, or take for one call (300)",
+    )
     return parser
 
 
@@ -58,20 +86,22 @@ def _work(command: Command) -> None:
     for flag, path in (("--output-file", options.output_file), ("--profile", options.profile)):
         if path is not None:
             check_file(flag, path)
+    if (options.rpc_tracker is None) != (options.rpc_key is None):
+        raise InputError(
+            "--rpc-tracker and --rpc-key go together: the tracker and the device's key"
+        )
     from syncnas_tvm.array_files import read_inputs, write_arrays
     from syncnas_tvm.artifact import read_manifest
 
     specs = read_manifest(options.folder).inputs
     inputs = read_inputs("--input", options.input, specs) if options.input else None
-    # TVM takes a second to import: wrong flags should not have to wait for it.
-    from syncnas_tvm.runtime import load
-
-    model = load(options.folder)
+    model = _load(options)
     if inputs is None:
         inputs = model.random_inputs(options.seed)
     arrays = [inputs[spec.name] for spec in model.inputs]
     outputs = model(*arrays)
     latencies_us = model.time(*arrays, repeat=options.repeat)
+    curve = _sustained(model, arrays, options.sustained) if options.sustained else []
     if options.output_file is not None:
         with file_written_aside(options.output_file) as aside:
             write_arrays(aside, outputs)
@@ -89,11 +119,40 @@ def _work(command: Command) -> None:
         "lanes": list(model.manifest.lanes),
         "syncs": model.manifest.syncs,
         "types": dict(model.manifest.types),
+        "device": _device(model),
+        "sustained": [window.to_json() for window in curve],
     }
     if options.json:
         command.print_json(result)
     else:
         _print(command, result, inputs)
+
+
+def _load(options: argparse.Namespace) -> Executable | RemoteExecutable:
+    # TVM takes a second to import: wrong flags should not have to wait for it.
+    if options.rpc_tracker is None:
+        from syncnas_tvm.runtime import load
+
+        return load(options.folder)
+    from syncnas_tvm.runtime.remote import load_on_device
+    from syncnas_tvm.runtime.tracker import parse_address
+
+    address = parse_address("--rpc-tracker", options.rpc_tracker)
+    return load_on_device(options.folder, address, options.rpc_key, options.rpc_timeout)
+
+
+def _device(model: Executable | RemoteExecutable) -> dict[str, Any] | None:
+    """What the device says of itself; None for this machine."""
+    return getattr(model, "device", None)
+
+
+def _sustained(
+    model: Executable | RemoteExecutable, arrays: Sequence[np.ndarray], seconds: float
+) -> list[Window]:
+    def measure(runs: int, limit_s: float) -> list[float]:
+        return model.time(*arrays, repeat=runs, warmup=0, seconds=limit_s)
+
+    return sustained_curve(measure, model.celsius, seconds)
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:
@@ -132,6 +191,34 @@ def _print(command: Command, result: dict[str, Any], inputs: dict[str, np.ndarra
     types = {lane: f" ({dtype})" for lane, dtype in result["types"].items() if dtype != "float32"}
     lanes = ", ".join(f"{lane}{types.get(lane, '')}" for lane in result["lanes"])
     command.print(f"lanes    {lanes}; {result['syncs']} syncs")
+    if result["device"] is not None:
+        command.print(_device_line(command.options, result["device"]))
+    if result["sustained"]:
+        command.print("\n" + _curve_table(result["sustained"]))
+
+
+def _device_line(options: argparse.Namespace, device: dict[str, Any]) -> str:
+    cores = ", ".join(map(str, device["cpus"]))
+    bound = f"bound to cores {cores}" if cores else "not bound (the target's cores are not there)"
+    threads = f"{device['cpu_threads']} threads {bound}"
+    gpu = f"; GPU '{device['gpu']}'" if device["gpu"] else ""
+    return f"device   '{options.rpc_key}': CPU lane with {threads}{gpu}"
+
+
+def _curve_table(curve: Sequence[dict[str, Any]]) -> str:
+    from syncnas_tvm.report import ms, table
+
+    rows = [
+        (
+            f"{window['start_s']:.0f} s",
+            str(window["runs"]),
+            ms(window["median_us"]),
+            ms(window["p90_us"]),
+            f"{window['celsius']:.0f} C" if window["celsius"] >= 0 else "-",
+        )
+        for window in curve
+    ]
+    return table(("after", "runs", "median", "p90", "hottest"), rows, left=0)
 
 
 if __name__ == "__main__":

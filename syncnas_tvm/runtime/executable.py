@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from syncnas_tvm.artifact import Manifest, read_manifest
-from syncnas_tvm.errors import ArtifactError, InputError
+from syncnas_tvm.errors import ArtifactError
 from syncnas_tvm.passes.lift_gpu_weights import WEIGHTS_FUNCTION
+from syncnas_tvm.runtime.inputs import Array, Arrays, checked_inputs, random_inputs
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane, reserve_cores
 from syncnas_tvm.runtime.profiler import measured_timeline
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.timeline import Timeline
-
-Array = np.ndarray
-Arrays = Mapping[str, Array]
 
 
 class Executable:
@@ -64,18 +60,31 @@ class Executable:
         }
 
     def time(
-        self, /, *args: Array | Arrays, repeat: int = 20, warmup: int = 3, **kwargs: Array
+        self,
+        /,
+        *args: Array | Arrays,
+        repeat: int = 20,
+        warmup: int = 3,
+        seconds: float = 0.0,
+        **kwargs: Array,
     ) -> list[float]:
-        """Latencies in microseconds of ``repeat`` runs, inputs and outputs on the CPU."""
+        """Latencies in microseconds of ``repeat`` runs, inputs and outputs on the CPU.
+
+        With ``seconds`` no further run begins after that time.
+        """
         tensors = self._tensors(args, kwargs)
         with on_cpu_lane(self._cpus):
             for _ in range(warmup):
                 self._run(tensors)
-            latencies_us = []
-            for _ in range(repeat):
+            latencies_us: list[float] = []
+            begin = time.perf_counter()
+            while len(latencies_us) < repeat:
                 start = time.perf_counter()
                 self._run(tensors)
-                latencies_us.append((time.perf_counter() - start) * 1e6)
+                end = time.perf_counter()
+                latencies_us.append((end - start) * 1e6)
+                if seconds and end - begin >= seconds:
+                    break
         return latencies_us
 
     def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
@@ -85,16 +94,13 @@ class Executable:
             self._run(tensors)
             return measured_timeline(self._vm, lambda: self._run(tensors), self.uses_gpu)
 
+    def celsius(self) -> float:
+        """The hottest sensor of this machine in degrees Celsius; -1 where it shows none."""
+        return float(tvm_ffi.get_global_func("syncnas.runner.hottest_celsius")())
+
     def random_inputs(self, seed: int = 0) -> dict[str, Array]:
         """Inputs of the right shapes: normal for floats, 0 and 1 for integers."""
-        rng = np.random.default_rng(seed)
-        made = {}
-        for spec in self.inputs:
-            if np.issubdtype(np.dtype(spec.dtype), np.floating):
-                made[spec.name] = rng.standard_normal(spec.shape).astype(spec.dtype)
-            else:
-                made[spec.name] = rng.integers(0, 2, spec.shape).astype(spec.dtype)
-        return made
+        return random_inputs(self.inputs, seed)
 
     def _run(self, tensors: list[tvm.runtime.Tensor]) -> list[tvm.runtime.Tensor]:
         result = self._main(*tensors, *self._weights)
@@ -103,34 +109,8 @@ class Executable:
     def _tensors(
         self, args: tuple[Array | Arrays, ...], kwargs: Arrays
     ) -> list[tvm.runtime.Tensor]:
-        names = [spec.name for spec in self.inputs]
-        if len(args) == 1 and isinstance(args[0], Mapping):
-            kwargs, args = {**args[0], **kwargs}, args[1:]
-        if len(args) > len(names):
-            raise InputError(f"{len(args)} inputs given; the model takes {', '.join(names)}")
-        given: dict[str, Any] = dict(zip(names, args, strict=False))
-        for name, array in kwargs.items():
-            if name not in names:
-                raise InputError(f"no input '{name}'; the model takes {', '.join(names)}")
-            if name in given:
-                raise InputError(f"input '{name}' is given twice")
-            given[name] = array
-        return [tvm.runtime.tensor(self._checked(spec, given)) for spec in self.inputs]
-
-    @staticmethod
-    def _checked(spec: object, given: Mapping[str, Array]) -> Array:
-        name, shape, dtype = spec.name, spec.shape, spec.dtype  # type: ignore[attr-defined]
-        if name not in given:
-            raise InputError(f"input '{name}' is missing; it has shape {shape} and type {dtype}")
-        array = np.asarray(given[name])
-        if array.shape != shape:
-            raise InputError(f"input '{name}' has shape {array.shape}; the model takes {shape}")
-        if array.dtype != np.dtype(dtype):
-            raise InputError(
-                f"input '{name}' has type {array.dtype}; the model takes {dtype}: "
-                f"convert it with .astype('{dtype}')"
-            )
-        return np.ascontiguousarray(array)
+        arrays = checked_inputs(self.inputs, args, kwargs)
+        return [tvm.runtime.tensor(array) for array in arrays]
 
 
 def load(folder: str | Path) -> Executable:
@@ -144,6 +124,6 @@ def load(folder: str | Path) -> Executable:
     if not manifest.runs_here:
         raise ArtifactError(
             f"{path} was compiled for target '{manifest.target}' ({manifest.machine}); it runs there, "
-            "not on this machine"
+            "not on this machine: 'run --rpc-tracker' runs it on a device"
         )
     return Executable(path, manifest)

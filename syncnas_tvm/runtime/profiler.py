@@ -69,6 +69,20 @@ def measured_timeline(
     return Timeline(tuple(_spans(recorder.events, json.loads(queue), start_ns)), "measured")
 
 
+def device_timeline(profile: str) -> Timeline:
+    """The timeline of a profile that the runner in the device library made (runtime/runner/).
+
+    All its times are of the device's own clock, so nothing of the network is in them.
+    """
+    data = json.loads(profile)
+    events = [
+        _Event(item["name"], item["region"], item["start_ns"], item["end_ns"])
+        for item in data["events"]
+    ]
+    spans = _spans(events, data["queue"], data["start_ns"])
+    return Timeline(tuple(spans), "measured")
+
+
 def _spans(events: list[_Event], queue: list[dict[str, object]], start_ns: int) -> list[Span]:
     def span(lane: str, event: _Event, kind: SpanKind, begin_ns: int, end_ns: int) -> Span:
         region = event.region.split("_")[0]

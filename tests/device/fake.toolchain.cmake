@@ -1,0 +1,11 @@
+# Stands in for the NDK's toolchain file: it takes the same flags, and keeps them to be looked at.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(ANDROID TRUE)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+get_filename_component(_ndk "${CMAKE_CURRENT_LIST_DIR}/../.." ABSOLUTE)
+set(CMAKE_CXX_COMPILER "${_ndk}/compiler")
+set(CMAKE_CXX_COMPILER_WORKS TRUE)
+if(ANDROID_ABI)
+  set(FAKE_NDK_SAW "${ANDROID_ABI};${ANDROID_PLATFORM};${ANDROID_STL}" CACHE STRING "")
+endif()

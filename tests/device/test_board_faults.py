@@ -1,0 +1,201 @@
+"""What goes wrong between this machine and a device: each ends in one line or in a recovery."""
+
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from board_tools import KEY, Lab, session_folders, wait_until
+from cli_tools import Shell
+
+from syncnas_tvm.device.board import Board
+from syncnas_tvm.device.emulate_command import free_port
+from syncnas_tvm.device.processes import end_tree
+from syncnas_tvm.errors import ArtifactError, DeviceError
+from syncnas_tvm.runtime import tracker
+from syncnas_tvm.runtime.remote import load_on_device
+from syncnas_tvm.runtime.tracker import request_device
+
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def cpu_lane(model: Path) -> Path:
+    """The model on the CPU lane alone: nothing here is about the GPU."""
+    import syncnas_tvm
+
+    output = model.parent / "cpu"
+    syncnas_tvm.compile_onnx(model, target="rk3399", output=output, lanes="cpu")
+    return output
+
+
+def start_long_run(lab: Lab, folder: Path, where: Path, server: psutil.Process) -> subprocess.Popen:
+    """A client that runs for a minute, once its session has begun."""
+    process = Shell(where).start(
+        "run", folder, "--rpc-tracker", f"127.0.0.1:{lab.port}", "--rpc-key", KEY, "--sustained", 60,
+        "--rpc-timeout", 20,
+    )  # fmt: skip
+    wait_until(lambda: server.children() and session_folders(lab.work), 60)
+    wait_until(lambda: list(lab.work.glob("syncnas-server-*/*/model.so")), 30)
+    time.sleep(1)
+    return process
+
+
+def only_line(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=40)
+    assert process.returncode == 2, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_server_killed_in_mid_run(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None:
+    with lab.running() as server:
+        client = start_long_run(lab, cpu_lane, tmp_path, server)
+        (session,) = server.children()
+        server.kill()
+        assert "on the device failed" in only_line(client)
+        assert not psutil.wait_procs([session], timeout=10)[1], "the session outlived its server"
+    # The next server removes what the killed one could not.
+    assert session_folders(lab.work)
+    with lab.server():
+        assert len(list(lab.work.iterdir())) == 1
+        assert not session_folders(lab.work)
+
+
+def test_client_killed(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None:
+    with lab.running() as server:
+        client = start_long_run(lab, cpu_lane, tmp_path, server)
+        client.kill()
+        client.communicate()
+        wait_until(lambda: not server.children() and not session_folders(lab.work), 15)
+        # The device is free again.
+        load_on_device(cpu_lane, lab.address, KEY, SECONDS)
+    assert list(lab.work.iterdir()) == []
+
+
+def test_tracker_restarted(lab: Lab, cpu_lane: Path) -> None:
+    lab = Lab(lab.board, lab.bundle, lab.folder, free_port())
+    with lab.tracker() as first, lab.server():
+        end_tree(first)
+        wait_until(lambda: "lost the tracker" in lab.log, 10)
+        with lab.tracker():
+            # Within the time that a client waits for a device to come back.
+            load_on_device(cpu_lane, lab.address, KEY, SECONDS)
+        assert lab.log.count("registered as") == 2
+
+
+def test_server_that_hangs(lab: Lab, cpu_lane: Path) -> None:
+    with lab.running() as server:
+        model = load_on_device(cpu_lane, lab.address, KEY, timeout_s=3)
+        (session,) = server.children()
+        session.send_signal(signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(DeviceError, match="took longer than 3 s and was given up"):
+            model.time(*model.random_inputs().values())
+        assert time.monotonic() - start < 10
+        session.send_signal(signal.SIGKILL)
+
+
+def run_for_long(lab: Lab, folder: Path) -> None:
+    model = load_on_device(folder, lab.address, KEY, SECONDS)
+    model.time(*model.random_inputs().values(), repeat=100_000)
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [("--session-seconds=1", "its 1 s are over"), ("--memory-mb=20", "the limit is 20")],
+)
+def test_limits(lab: Lab, cpu_lane: Path, flag: str, reason: str) -> None:
+    with lab.running(flag) as server:
+        with pytest.raises(DeviceError, match=r"failed|not fit|none of this project"):
+            run_for_long(lab, cpu_lane)
+        wait_until(lambda: reason in lab.log)
+        wait_until(lambda: not server.children() and not session_folders(lab.work))
+
+
+class FullBoard(Board):
+    """The kernel refuses to write more than 50 KB into a file."""
+
+    def command(self, program: Path | str, *arguments: str) -> list[str]:
+        limited = 'trap "" XFSZ; ulimit -f 100; exec "$@"'
+        return ["/bin/sh", "-c", limited, "sh", *super().command(program, *arguments)]
+
+
+def test_work_folder_is_full(lab: Lab, cpu_lane: Path) -> None:
+    full = Lab(FullBoard(lab.board.folder), lab.bundle, lab.folder, lab.port)
+    with full.running(), pytest.raises(DeviceError, match=r"model.so did not fit on the device"):
+        load_on_device(cpu_lane, full.address, KEY, SECONDS)
+
+
+def test_wrong_key(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_ANSWER_S", 1.0)
+    with lab.running(), pytest.raises(DeviceError, match=r"registered as 'phone'.*'board'"):
+        request_device(lab.address, "phone", SECONDS)
+
+
+def test_no_tracker() -> None:
+    with pytest.raises(DeviceError, match=r"no tracker at 127.0.0.1:.*rpc_tracker"):
+        request_device(("127.0.0.1", free_port()), KEY, SECONDS)
+
+
+def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_ANSWER_S", 1.0)
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, pytest.raises(DeviceError, match="is no TVM tracker"):
+        request_device(silent.getsockname(), KEY, SECONDS)
+
+
+def test_a_folder_for_this_machine(tmp_path: Path, cpu_lane: Path) -> None:
+    manifest = json.loads((cpu_lane / "manifest.json").read_text())
+    folder = tmp_path / "host"
+    folder.mkdir()
+    for name in ("model.so", "plan.json", "timeline.json"):
+        (folder / name).symlink_to(cpu_lane / name)
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "runs_on_host": True}))
+    with pytest.raises(ArtifactError, match="was compiled for this machine"):
+        load_on_device(folder, ("127.0.0.1", free_port()), KEY, SECONDS)
+
+
+def test_garbage_is_turned_away(lab: Lab, cpu_lane: Path) -> None:
+    """Four kinds of strangers, and then a client that is served."""
+    with lab.running():
+        port = int(lab.log.split("listening on 127.0.0.1:")[1].split(",")[0])
+        hello = struct.pack("<i", 0xFF271)
+        for data in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            hello + struct.pack("<i", 2**31 - 1),
+            hello + struct.pack("<i", -5),
+            hello + struct.pack("<i", 11) + b"client:nope",
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+                stranger.sendall(data)
+                with suppress(ConnectionError):  # it need not hear us out
+                    stranger.shutdown(socket.SHUT_WR)
+                    stranger.recv(100)
+        wait_until(lambda: lab.log.count("turned away") == 4)
+        load_on_device(cpu_lane, lab.address, KEY, SECONDS)
+
+
+def test_tvms_own_tools(lab: Lab) -> None:
+    """TVM's Python client and its query command work with our server."""
+    with lab.running():
+        query = [sys.executable, "-m", "tvm.exec.query_rpc_tracker", "--host=127.0.0.1"]
+        done = subprocess.run(
+            [*query, f"--port={lab.port}"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert f"server:{KEY}" in done.stdout, done
+        session = request_device(lab.address, KEY, SECONDS)
+        session.upload(bytearray(b"hello"), "greeting.txt")
+        assert bytes(session.download("greeting.txt")) == b"hello"
+        # TVM's own file functions end the session when a name is refused.
+        with pytest.raises(Exception, match=r"outside of the work folder|kShutdown"):
+            session.download("../../secret")
