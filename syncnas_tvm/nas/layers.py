@@ -123,7 +123,7 @@ class MBConv(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """He's initialisation of convolutions by fan-out; a small uniform one of dense layers."""
+    """He's initialisation of convolutions by fan-out, a small normal one of dense layers."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -133,5 +133,5 @@ def initialise(model: nn.Module) -> None:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
-            nn.init.uniform_(module.weight, -(module.out_features**-0.5), module.out_features**-0.5)
+            nn.init.normal_(module.weight, 0.0, 0.01)
             nn.init.zeros_(module.bias)
