@@ -88,9 +88,11 @@ class BranchedConfig:
                 for i, row in enumerate(branch):
                     yield s, b, i, row
 
-    def forks(self, stage: int) -> bool:
-        """Whether both branches of ``stage`` start from the same value."""
-        return stage == 0 or self.sync[stage - 1] != "n"
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """What the configuration has in common with its base; see :func:`signature_of`."""
+        blocks = tuple(tuple((r.kernel, r.stride) for r in stage[0]) for stage in self.stages)
+        return self.act, self.stem.out, self.head.out, blocks
 
     def scaled(
         self, base: Network, width: float, size: int, stem_stride: int = 2
@@ -124,6 +126,12 @@ class BranchedConfig:
         stem = replace(self.stem, out=small.stem, stride=stem_stride)
         head = ConvRow(small.stages[-1][-1].out, small.head, 1, 1)
         return replace(self, stem=stem, head=head, stages=tuple(stages))
+
+
+def signature_of(base: Network) -> tuple[object, ...]:
+    """Activation, stem, head, and the kernels and strides of all blocks."""
+    blocks = tuple(tuple((b.kernels[0], b.stride) for b in stage) for stage in base.stages)
+    return base.act, base.stem, base.head, blocks
 
 
 def check(config: BranchedConfig) -> None:

@@ -199,13 +199,15 @@ class Trainer:
             ) from error
 
 
-def accuracy(model: nn.Module, data: Data, split: Split, device: str = "cpu") -> Accuracy:
+def accuracy(
+    model: nn.Module, data: Data, split: Split, device: str = "cpu", batch: int = EVALUATION_BATCH
+) -> Accuracy:
     """The model's accuracy on a split of ``data``; leaves it in evaluation mode."""
     model = model.to(device).eval()
     first = five = count = 0
     loss = 0.0
     with torch.no_grad():
-        for x, y in data.batches(split, EVALUATION_BATCH):
+        for x, y in data.batches(split, batch):
             logits, y = model(x.to(device)), y.to(device)
             guesses = logits.topk(min(5, logits.shape[1]), 1).indices == y[:, None]
             first += int(guesses[:, 0].sum())
