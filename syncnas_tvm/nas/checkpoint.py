@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {path} is not there") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError,
             zipfile.BadZipFile) as error:  # fmt: skip
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise CheckpointError(
             f"checkpoint {path} is damaged or no checkpoint ({line}); delete it or name another"
         ) from error
