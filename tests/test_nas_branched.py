@@ -196,7 +196,7 @@ def test_scaled_models_keep_their_ratios():
     config = config_from_json(example())
     little = config.scaled(base, 0.5, 32, stem_stride=1)
     assert little.size == 32
-    half = base.scaled(0.5)
+    half = base.scaled(0.5, 2)
     for (s, b, i, row), (*_, big) in zip(little.rows(), config.rows(), strict=True):
         old, new = base.stages[s][i].expand, half.stages[s][i].expand
         assert row.expand / new == pytest.approx(big.expand / old, abs=0.51 / new), (s, b, i)

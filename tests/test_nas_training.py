@@ -4,6 +4,7 @@ import gzip
 import json
 import struct
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_learning_rate_over_time(digits):
         trainer.scheduler.step()
     peak, steps = 0.4 * 64 / 256, trainer.steps
     assert rates[0] < 0.3 * peak
-    assert all(a < b for a, b in zip(rates[: 2 * steps], rates[1 : 2 * steps], strict=False))
+    assert all(a < b for a, b in pairwise(rates[: 2 * steps]))
     assert rates[2 * steps] == pytest.approx(peak)
     assert rates[4 * steps - 1] < 0.2 * peak
     assert rates[4 * steps] == pytest.approx(peak)  # the warm restart
@@ -145,7 +146,7 @@ def test_validation_and_test_images_are_not_trained_on():
     data = DataSpec.parse("digits").load(DataOptions(val_share=0.2, images=500))
     assert [data.count(s) for s in ("train", "val", "test")] == [500, 300, 297]
     again = DataSpec.parse("digits").load(DataOptions(val_share=0.2))
-    held_out = [x for x, _ in data.batches("val", 300)][0]
+    held_out = next(x for x, _ in data.batches("val", 300))
     assert torch.equal(data._splits["val"][0], again._splits["val"][0])  # for every proxy the same
     known = {t.numpy().tobytes() for t in again._splits["train"][0]}
     assert sum(t.numpy().tobytes() in known for t in again._splits["val"][0]) <= 2  # equal drawings

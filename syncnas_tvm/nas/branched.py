@@ -95,14 +95,15 @@ class BranchedConfig:
         return self.act, self.stem.out, self.head.out, blocks
 
     def scaled(
-        self, base: Network, width: float, size: int, stem_stride: int = 2
+        self, base: Network, width: float, size: int, stem_stride: int = 2, multiple: int = 2
     ) -> BranchedConfig:
         """The model at another width and image size, with the same ratios to its base network.
 
         A block's expanded channels keep their ratio to the base's block, at the base's scaled width;
-        all other channels are scaled as the base's. Raises ConfigError where ``base`` has other blocks.
+        all other channels are scaled as the base's, to multiples of
+        ``multiple`` (even). Raises ConfigError where ``base`` has other blocks.
         """
-        small = base.scaled(width)
+        small = base.scaled(width, multiple)
         shapes = small.shapes(size, stem_stride)
         blocks = [len(stage) for stage in base.stages]
         if blocks != [len(stage[0]) for stage in self.stages]:

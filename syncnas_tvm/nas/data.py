@@ -80,13 +80,14 @@ class DataSpec:
 class DataOptions:
     """What makes a proxy of a data set: smaller images, some of the classes, some of the images.
 
-    None takes all there is. ``val_share`` of the training images are held out for validation, the
+    None takes all there is; ``stem_stride`` is that of the models, 1 for small images. ``val_share`` of the training images are held out for validation, the
     same ones whatever the training's seed.
     """
 
     size: int | None = None
     classes: int | None = None
     images: int | None = None
+    stem_stride: int | None = None
     val_share: float = 0.1
     workers: int = 4
 
@@ -137,7 +138,7 @@ class ImageTensors(Data):
         self.classes = int(train[1].max()) + 1
         self.channels = train[0].shape[1]
         self.size = options.size or train[0].shape[-1]
-        self.stem_stride = stem_stride
+        self.stem_stride = options.stem_stride or stem_stride
 
     def count(self, split: Split) -> int:
         """See :meth:`Data.count`."""

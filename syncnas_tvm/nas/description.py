@@ -109,40 +109,50 @@ class Network:
             stages.append(tuple(shapes))
         return tuple(stages)
 
-    def scaled(self, width: float) -> Network:
+    def scaled(self, width: float, multiple: int = 8) -> Network:
         """The network with ``width`` times the channels, rounded as its authors round them.
 
+        Channels are multiples of ``multiple``: eight as published; with two, a much narrower network
+        still has the proportions of the whole (ReXNet has multiples of one in either case).
         ``head_scales`` says whether the head's channels are too: never, above width 1, or always.
         """
         if width == 1.0:
             return self
-        inputs, scaled_inputs = self.stem, self._scale(self.stem, width)
+        inputs, scaled_inputs = self.stem, self._scale(self.stem, width, multiple)
         stages = []
         for stage in self.stages:
             blocks = []
             for block in stage:
                 ratio, rest = divmod(block.expand, inputs)
-                expand = scaled_inputs * ratio if rest == 0 else self._scale(block.expand, width)
-                out = self._scale(block.out, width)
+                expand = (
+                    scaled_inputs * ratio
+                    if rest == 0
+                    else self._scale(block.expand, width, multiple)
+                )
+                out = self._scale(block.out, width, multiple)
                 blocks.append(replace(block, expand=expand, out=out))
                 inputs, scaled_inputs = block.out, out
             stages.append(tuple(blocks))
         scales = self.head_scales == "always" or (self.head_scales == "above" and width > 1)
         return replace(
             self,
-            stem=self._scale(self.stem, width),
+            stem=self._scale(self.stem, width, multiple),
             stages=tuple(stages),
-            head=self._scale(self.head, width) if scales else self.head,
+            head=self._scale(self.head, width, multiple) if scales else self.head,
         )
 
-    def _scale(self, channels: int, width: float) -> int:
-        return max(1, round(channels * width)) if self.rexnet else eights(channels * width)
+    def _scale(self, channels: int, width: float, multiple: int) -> int:
+        if self.rexnet:
+            return max(1, round(channels * width))
+        return rounded(channels * width, multiple)
 
     def _squeezed(self, block: Block, inputs: int) -> int:
         if not block.se:
             return 0
         of = inputs if self.se_base == "inputs" else block.expand
-        return eights(of * block.se) if self.se_rounding == "eights" else max(1, int(of * block.se))
+        return (
+            rounded(of * block.se) if self.se_rounding == "eights" else max(1, int(of * block.se))
+        )
 
     def _adds(self, block: Block, inputs: int) -> bool:
         if block.stride != 1:
@@ -155,10 +165,10 @@ def strided(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
-def eights(channels: float) -> int:
-    """The nearest multiple of eight that is not more than a tenth below (MobileNetV2's code)."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
+def rounded(channels: float, multiple: int = 8) -> int:
+    """The nearest multiple that is not more than a tenth below (MobileNetV2's code, with eight)."""
+    found = max(multiple, int(channels + multiple / 2) // multiple * multiple)
+    return found + multiple if found < 0.9 * channels else found
 
 
 def shares(channels: int, parts: int) -> tuple[int, ...]:

@@ -30,6 +30,9 @@ from syncnas_tvm.nas.worker import Outcome
 from syncnas_tvm.nas.zoo import network
 from syncnas_tvm.targets import Target, load_target
 
+MULTIPLE = 2
+"""Channels of the trained models; narrow ones keep the proportions of those that they stand for."""
+
 
 @dataclass(frozen=True)
 class BaseWeights:
@@ -101,11 +104,11 @@ class SearchTask:
     def trained(self, config: BranchedConfig) -> BranchedConfig:
         """The configuration that is trained in the place of ``config``."""
         data = self.images
-        return config.scaled(self.network, self.width, data.size, data.stem_stride)
+        return config.scaled(self.network, self.width, data.size, data.stem_stride, MULTIPLE)
 
     def base_model(self) -> Mobile:
         """The base network as it is trained, with its weights where there are some."""
-        small, data = self.network.scaled(self.width), self.images
+        small, data = self.network.scaled(self.width, MULTIPLE), self.images
         model = Mobile(
             small,
             data.classes,
