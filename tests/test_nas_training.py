@@ -5,12 +5,13 @@ import json
 import struct
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from syncnas_tvm import evaluate, export, search, train
+from syncnas_tvm import compile_onnx, evaluate, export, load, search, train
 from syncnas_tvm.errors import CheckpointError, DataError, InputError
 from syncnas_tvm.nas import ZOO, checkpoint
 from syncnas_tvm.nas.branched import branched
@@ -21,6 +22,7 @@ from syncnas_tvm.nas.drawing import draw
 from syncnas_tvm.nas.fashion_mnist import FILES, fashion_mnist
 from syncnas_tvm.nas.inherit import inherit
 from syncnas_tvm.nas.model import Mobile, build
+from syncnas_tvm.nas.onnx_export import export_onnx
 from syncnas_tvm.nas.results import Result, pareto, write_results
 from syncnas_tvm.nas.settings import TrainSettings, learning_rate
 from syncnas_tvm.nas.trainer import Trainer
@@ -329,3 +331,28 @@ def test_errors_on_the_command_line(module, arguments, message, tmp_path, monkey
     assert (code, result) == (2, None)
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_flags_are_documented():
+    text = (Path(__file__).resolve().parent.parent / "docs" / "nas.md").read_text()
+    for module in (search, train, evaluate, export):
+        for action in module.make_parser()._actions:
+            for flag in action.option_strings:
+                if flag != "-h":
+                    assert f"`{flag}" in text, (module.__name__, flag)
+
+
+def test_a_branched_model_compiles(tmp_path, nothing_measured):
+    """From a configuration to an executable, which is compared with onnxruntime."""
+    model = BranchedModel(little_config("nnannnc", 0.25).scaled(BASE, 0.2, 32), 10)
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.bias.normal_(0, 0.1)
+        expected = model.eval()(image).numpy()
+    export_onnx(model, tmp_path / "m.onnx", 32)
+    result = compile_onnx(tmp_path / "m.onnx", output=tmp_path / "out", timed=False)
+    assert result.deviation.max_rel <= 1e-4
+    (found,) = load(tmp_path / "out")(image.numpy()).values()
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
