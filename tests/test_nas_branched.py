@@ -204,6 +204,14 @@ def test_scaled_models_keep_their_ratios():
     BranchedModel(little, classes=10, inputs=1)(torch.zeros(2, 1, 32, 32))
 
 
+@pytest.mark.parametrize("width", [0.05, 0.1, 0.35, 1.0])
+def test_concatenations_can_be_scaled(width):
+    config = config_from_json(example("ccccccc"))
+    little = config.scaled(ZOO["mobilenet_v2"], width, 32, stem_stride=1)
+    for stage, base in zip(little.stages, ZOO["mobilenet_v2"].scaled(width, 2).stages, strict=True):
+        assert 2 * stage[0][-1].out == base[-1].out
+
+
 def test_1458_strategies_and_their_names():
     found = list(strategies(7))
     assert len(found) == len(set(found)) == 1458

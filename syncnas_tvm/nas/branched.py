@@ -103,6 +103,8 @@ class BranchedConfig:
         all other channels are scaled as the base's, to multiples of
         ``multiple`` (even). Raises ConfigError where ``base`` has other blocks.
         """
+        if multiple % 2:
+            raise ConfigError(f"channels in multiples of {multiple} cannot be halved")
         small = base.scaled(width, multiple)
         shapes = small.shapes(size, stem_stride)
         blocks = [len(stage) for stage in base.stages]
@@ -114,7 +116,7 @@ class BranchedConfig:
         for s, (stage, old, new) in enumerate(zip(self.stages, base.stages, shapes, strict=True)):
             half = self.sync[s] == "c"
             out = new[0].block.out
-            out = max(2, out // 2) if half else out
+            out = out // 2 if half else out
             branches = []
             for branch in stage:
                 rows = []
