@@ -12,10 +12,12 @@ from syncnas_tvm.cli import (
     Parser,
     check_writable,
     end,
+    natural,
     positive_float,
     positive_int,
     run_command,
 )
+from syncnas_tvm.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -57,6 +59,10 @@ def make_parser() -> Parser:
     search.add_argument(
         "--heartbeat-seconds", type=positive_float, default=10.0, metavar="S",
         help="a worker silent for six times as long is taken for dead",
+    )  # fmt: skip
+    search.add_argument(
+        "--measure", type=natural, default=0, metavar="N",
+        help="compile and time the N best; for --target host (default: 0)",
     )  # fmt: skip
     search.add_argument("--as-worker", type=int, help="internal: be this worker, no others")
     return parser
@@ -100,9 +106,13 @@ def _be_worker(options: argparse.Namespace, task: SearchTask) -> None:
 
 def _lead(command: Command, task: SearchTask, given: list[str]) -> list[Result]:
     from syncnas_tvm.nas.crew import Crew
+    from syncnas_tvm.nas.measuring import measure_best
+    from syncnas_tvm.nas.results import results
     from syncnas_tvm.nas.study import open_storage, open_study
 
     options = command.options
+    if options.measure and options.target != "host":
+        raise InputError(f"--measure needs --target host; '{options.target}' is not this machine")
     allocator, _ = task.allocator, task.images  # what is wrong with them shows before workers start
     stages = len(task.network.stages)
     study = open_study(open_storage(_storage(options)), options.study, stages, task.to_json())
@@ -115,7 +125,11 @@ def _lead(command: Command, task: SearchTask, given: list[str]) -> list[Result]:
     for number in range(options.workers):
         log = options.output / "logs" / f"worker-{number}.log"
         crew.start([*given, "--as-worker", str(number)], log)
-    return crew.watch()
+    found = crew.watch()
+    if options.measure:
+        command.interrupts.check()
+        measure_best(study, found, options.measure, allocator.target, say)
+    return results(study)
 
 
 class _Sayer:

@@ -32,10 +32,9 @@ def allocator():
     return Allocator(ZOO["mobilenet_v2"], RK3399, Roofline(RK3399))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "fbnet_b"])
-def test_kernels_are_those_that_the_compiler_finds(name, tmp_path):
+def test_kernels_are_those_that_the_compiler_finds(tmp_path):
     """The base on the GPU lane, read from its ONNX model and written down directly."""
-    base = ZOO[name].scaled(0.25)
+    base = ZOO["mobilenet_v2"].scaled(0.25)
     model = build(base, classes=10)
     for module in model.modules():
         if isinstance(

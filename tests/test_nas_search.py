@@ -144,7 +144,7 @@ def test_workers_share_and_a_dead_ones_trial_is_retried(storage, tmp_path):
         time.sleep(0.02)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
-    assert other.wait(60) == 0
+    assert other.wait(150) == 0  # a journal's lock, left by the dead, is broken after 30 s
     assert sorted(names(study)) == sorted(map(str, strategies(3)))
     evaluated = Counter(log.read_text().split())
     interrupted = Counter(

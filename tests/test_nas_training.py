@@ -322,6 +322,7 @@ def test_counts_on_the_command_line(capfd):
         (search, ("--data", "mnist"), "--data mnist: unknown data set"),
         (search, ("--base", "mixnet_m", "--data", "digits"), "'mixnet_m' cannot be branched"),
         (search, ("--target", "nokia", "--data", "digits"), "unknown target 'nokia'"),
+        (search, ("--data", "digits", "--measure", "1"), "--measure needs --target host"),
         (search, ("--devices", "cuda:99", "--data", "digits"), "--devices cuda:99"),
     ],
 )

@@ -20,6 +20,9 @@ COLUMNS = (
     "macs", "parameters", "seconds",
 )  # fmt: skip
 
+MEASURED = "syncnas:measured"
+"""Attribute of a study: measured latency in microseconds by strategy."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -49,8 +52,14 @@ class Result:
 
 def results(study: optuna.Study) -> list[Result]:
     """All finished evaluations, the best first; of equals, the faster first."""
+    measured = study.user_attrs.get(MEASURED, {})
+
+    def facts(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+        us = measured.get(trial.user_attrs.get("strategy"))
+        return trial.user_attrs | ({} if us is None else {"measured_us": us})
+
     found = [
-        Result(t.number, str(t.user_attrs.get("strategy", "")), float(t.values[0]), t.user_attrs)
+        Result(t.number, str(t.user_attrs.get("strategy", "")), float(t.values[0]), facts(t))
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if t.values
     ]
