@@ -33,12 +33,12 @@ from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import read_config, write_config
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.data import Data, DataOptions, DataSpec
-from syncnas_tvm.nas.description import Network
+from syncnas_tvm.nas.description import MULTIPLE, Network
 from syncnas_tvm.nas.model import Mobile
 from syncnas_tvm.nas.results import results
 from syncnas_tvm.nas.settings import TrainSettings
 from syncnas_tvm.nas.study import open_storage, open_study
-from syncnas_tvm.nas.task import MULTIPLE, SearchTask
+from syncnas_tvm.nas.task import SearchTask
 from syncnas_tvm.nas.trainer import Trainer
 from syncnas_tvm.nas.worker import Worker
 

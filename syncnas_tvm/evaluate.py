@@ -29,6 +29,10 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="(default: test)")
     parser.add_argument("--width", type=positive_float, default=1.0, help="width of the model")
+    parser.add_argument(
+        "--multiple", type=positive_int, metavar="N",
+        help="what channels are multiples of at other widths (2; 8 with timm's and torchvision's)",
+    )  # fmt: skip
     parser.add_argument("--size", type=positive_int, metavar="N", help="image size")
     parser.add_argument(
         "-j", "--loaders", type=natural, default=4, help="processes that read images"
@@ -47,6 +51,7 @@ def _work(command: Command) -> None:
     from syncnas_tvm.nas import checkpoint
     from syncnas_tvm.nas.counting import count
     from syncnas_tvm.nas.data import DataOptions, DataSpec
+    from syncnas_tvm.nas.description import MULTIPLE
     from syncnas_tvm.nas.flags import devices_of
     from syncnas_tvm.nas.loading import Shape, build_any
     from syncnas_tvm.nas.names import load_named
@@ -62,12 +67,14 @@ def _work(command: Command) -> None:
     if text is not None:
         data = DataSpec.parse(text).load(DataOptions(size=options.size, workers=options.loaders))
         shape = Shape.of(data)
-    model = build_any(options.base_model, options.config, options.width, shape)
+    multiple = options.multiple or (MULTIPLE if options.scheme == "own" else 8)
+    model = build_any(options.base_model, options.config, options.width, shape, multiple)
     if options.checkpoint is not None and options.scheme != "own":
         if options.base_model is None:
             raise InputError(f"--scheme {options.scheme} is for --base-model")
         state = checkpoint.weights_of(checkpoint.read(options.checkpoint))
-        load_named(model, network(options.base_model, options.width), state, options.scheme)
+        scaled = network(options.base_model).scaled(options.width, multiple)
+        load_named(model, scaled, state, options.scheme)
     elif options.checkpoint is not None:
         checkpoint.load_weights(model, options.checkpoint)
     counts = count(model, shape.size, shape.channels)

@@ -27,6 +27,12 @@ def make_parser() -> Parser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the ONNX model")
     parser.add_argument("--size", type=positive_int, default=224, help="image size (default: 224)")
     parser.add_argument("--width", type=positive_float, default=1.0, help="of --base-model")
+    parser.add_argument(
+        "--multiple",
+        type=positive_int,
+        default=2,
+        help="what its channels are multiples of then (2)",
+    )
     parser.add_argument("--classes", type=positive_int, default=1000, help="(default: 1000)")
     parser.add_argument(
         "--channels", type=positive_int, default=3, help="of the image (default: 3)"
@@ -63,7 +69,7 @@ def _work(command: Command) -> None:
     check_file("--output", options.output)
     torch.manual_seed(options.seed)
     shape = Shape(options.size, options.channels, options.classes, options.stem_stride)
-    model = build_any(options.base_model, options.config, options.width, shape)
+    model = build_any(options.base_model, options.config, options.width, shape, options.multiple)
     if options.checkpoint is not None:
         checkpoint.load_weights(model, options.checkpoint)
     export_onnx(

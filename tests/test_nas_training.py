@@ -305,6 +305,17 @@ def test_train_evaluate_export(tmp_path, capfd):
     assert ET.parse(tmp_path / "m.svg")
 
 
+def test_a_trained_base_is_evaluated_at_the_same_width(tmp_path, capfd):
+    flags = ("--data", "digits", "--width", 0.1, "--batch", 128)
+    more = ("--epochs", 1, "--warmup-epochs", 0, "--ema", 0, "--images", 128)
+    path = tmp_path / "base.pth"
+    assert run(capfd, train, *flags, *more, "--output", path)[0] == 0
+    code, result, _ = run(
+        capfd, evaluate, "--base-model", "mobilenet_v2", "--checkpoint", path, *flags
+    )
+    assert (code, result["images"]) == (0, 297)
+
+
 def test_counts_on_the_command_line(capfd):
     code, result, _ = run(capfd, evaluate, "--base-model", "mobilenet_v2")
     assert (code, result) == (0, {"parameters": 3_504_872, "macs": 300_774_272})

@@ -10,6 +10,9 @@ Rounding = Literal["eights", "nearest"]
 HeadScales = Literal["never", "above", "always"]
 Base = Literal["inputs", "expanded"]
 
+MULTIPLE = 2
+"""What channels of trained stand-ins are multiples of: narrow ones keep the proportions."""
+
 
 @dataclass(frozen=True)
 class Block:

@@ -11,6 +11,7 @@ from syncnas_tvm.cli import Parser, natural, not_negative, positive_float, posit
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.allocate import CAP
 from syncnas_tvm.nas.data import DataOptions, DataSpec
+from syncnas_tvm.nas.description import MULTIPLE
 from syncnas_tvm.nas.settings import TrainSettings, learning_rate
 from syncnas_tvm.nas.task import BaseWeights, SearchTask
 
@@ -57,6 +58,12 @@ def add_training_arguments(parser: Parser) -> None:
     recipe.add_argument("--ema", type=not_negative, help="decay of averaged weights; 0: none")
     recipe.add_argument("--distil", type=not_negative, help="weight of the base's predictions")
     recipe.add_argument("--width", type=positive_float, help="train at this width (default: 1)")
+    recipe.add_argument(
+        "--multiple",
+        type=positive_int,
+        default=MULTIPLE,
+        help="what channels are multiples of then",
+    )
     recipe.add_argument("--base-checkpoint", type=Path, help="start from these weights of the base")
     recipe.add_argument(
         "--base-scheme", choices=SCHEMES, default="own", help="whose names they have"
@@ -140,6 +147,7 @@ def task_of(options: argparse.Namespace, folder: Path | None, device: str) -> Se
         data,
         settings,
         width,
+        options.multiple,
         options.step,
         options.cap,
         tuple(options.measurements),

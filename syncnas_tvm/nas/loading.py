@@ -11,6 +11,7 @@ from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import read_config
 from syncnas_tvm.nas.data import Data
+from syncnas_tvm.nas.description import MULTIPLE
 from syncnas_tvm.nas.model import build
 from syncnas_tvm.nas.strategy import STAGES
 from syncnas_tvm.nas.zoo import network
@@ -31,7 +32,9 @@ class Shape:
         return Shape(data.size, data.channels, data.classes, data.stem_stride)
 
 
-def build_any(base: str | None, config: Path | None, width: float, shape: Shape) -> nn.Module:
+def build_any(
+    base: str | None, config: Path | None, width: float, shape: Shape, multiple: int = MULTIPLE
+) -> nn.Module:
     """The named model. A configuration keeps its own widths at width 1.
 
     At other widths or strides it is scaled with its base, which its stem and head tell: raises
@@ -39,13 +42,18 @@ def build_any(base: str | None, config: Path | None, width: float, shape: Shape)
     """
     if base is not None:
         return build(
-            base, width, shape.classes, inputs=shape.channels, stem_stride=shape.stem_stride
+            base,
+            width,
+            shape.classes,
+            inputs=shape.channels,
+            stem_stride=shape.stem_stride,
+            multiple=multiple,
         )
     assert config is not None
     found = read_config(config)
     if width != 1.0 or shape.stem_stride != found.stem.stride:
         found = found.scaled(
-            network(base_of(found.signature)), width, shape.size, shape.stem_stride
+            network(base_of(found.signature)), width, shape.size, shape.stem_stride, multiple
         )
     return BranchedModel(found, shape.classes, inputs=shape.channels)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.description import Network
 from syncnas_tvm.nas.layers import MBConv, activation, conv_norm, initialise
+from syncnas_tvm.nas.zoo import ZOO
 from syncnas_tvm.nas.zoo import network as by_name
 
 
@@ -68,12 +69,16 @@ def build(
     inputs: int = 3,
     stem_stride: int = 2,
     dropout: float = 0.2,
+    multiple: int = 8,
 ) -> Mobile:
-    """The network, by description or name, with fresh weights.
+    """The network, by description or name, with fresh weights; see :meth:`Network.scaled`.
 
     Raises InputError for an unknown name, a width out of range, or fewer than two classes.
     """
     if classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, not {classes}")
-    found = by_name(network, width) if isinstance(network, str) else network.scaled(width)
+    if isinstance(network, str):
+        by_name(network, width)  # complains about either
+        network = ZOO[network]
+    found = network.scaled(width, multiple)
     return Mobile(found, classes, inputs=inputs, stem_stride=stem_stride, dropout=dropout)

@@ -19,7 +19,7 @@ from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import config_to_json, write_config
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.data import Data, DataOptions, DataSpec
-from syncnas_tvm.nas.description import Network
+from syncnas_tvm.nas.description import MULTIPLE, Network
 from syncnas_tvm.nas.inherit import inherit
 from syncnas_tvm.nas.model import Mobile
 from syncnas_tvm.nas.names import load_named
@@ -29,9 +29,6 @@ from syncnas_tvm.nas.trainer import Report, Trainer
 from syncnas_tvm.nas.worker import Outcome
 from syncnas_tvm.nas.zoo import network
 from syncnas_tvm.targets import Target, load_target
-
-MULTIPLE = 2
-"""Channels of the trained models; narrow ones keep the proportions of those that they stand for."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,8 @@ class SearchTask:
     """Everything that decides what a strategy's reward is.
 
     Widths are determined for images of 224 pixels at width 1, whatever is trained: ``width`` scales
-    the trained model, and ``options.size`` its images, with the same ratios to the base.
+    the trained model (to channels that are multiples of ``multiple``), and ``options.size`` its images,
+    with the same ratios to the base.
     """
 
     base: str
@@ -57,6 +55,7 @@ class SearchTask:
     options: DataOptions
     settings: TrainSettings
     width: float = 1.0
+    multiple: int = MULTIPLE
     step: int = 4
     cap: float = CAP
     measurements: tuple[Path, ...] = ()
@@ -76,6 +75,7 @@ class SearchTask:
             "budget": self.budget,
             "data": self.data.name,
             "width": self.width,
+            "multiple": self.multiple,
             "step": self.step,
             "cap": self.cap,
             "measurements": [path.name for path in self.measurements],
@@ -104,11 +104,11 @@ class SearchTask:
     def trained(self, config: BranchedConfig) -> BranchedConfig:
         """The configuration that is trained in the place of ``config``."""
         data = self.images
-        return config.scaled(self.network, self.width, data.size, data.stem_stride, MULTIPLE)
+        return config.scaled(self.network, self.width, data.size, data.stem_stride, self.multiple)
 
     def base_model(self) -> Mobile:
         """The base network as it is trained, with its weights where there are some."""
-        small, data = self.network.scaled(self.width, MULTIPLE), self.images
+        small, data = self.network.scaled(self.width, self.multiple), self.images
         model = Mobile(
             small,
             data.classes,
