@@ -7,10 +7,12 @@ from pathlib import Path
 
 from syncnas_tvm.cli import Command, Parser, end, natural, positive_float, positive_int, run_command
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.nas.extra import require
 
 
 def make_parser() -> Parser:
     """The flags."""
+    require()
     parser = Parser(
         "evaluate", "Evaluate a checkpoint of a network of the zoo, or of a configuration."
     )

@@ -16,10 +16,12 @@ from syncnas_tvm.cli import (
     run_command,
 )
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.nas.extra import require
 
 
 def make_parser() -> Parser:
     """The flags."""
+    require()
     parser = Parser("export", "Write a branched configuration, or a network of the zoo, as ONNX.")
     parser.add_argument("config", type=Path, nargs="?", metavar="JSON", help="a configuration")
     parser.add_argument("--base-model", metavar="NAME", help="or a network of the zoo")

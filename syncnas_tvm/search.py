@@ -18,6 +18,7 @@ from syncnas_tvm.cli import (
     run_command,
 )
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.nas.extra import require
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> Parser:
     """The flags."""
+    require()
     from syncnas_tvm.nas.flags import (
         add_data_arguments,
         add_target_arguments,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncnas_tvm.cli import Command, Parser, check_file, end, run_command
+from syncnas_tvm.nas.extra import require
 
 if TYPE_CHECKING:
     from syncnas_tvm.nas.trainer import Epoch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> Parser:
     """The flags."""
+    require()
     from syncnas_tvm.nas.flags import (
         add_data_arguments,
         add_target_arguments,

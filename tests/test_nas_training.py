@@ -3,6 +3,8 @@
 import gzip
 import json
 import struct
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 
 from syncnas_tvm import compile_onnx, evaluate, export, load, search, train
 from syncnas_tvm.errors import CheckpointError, DataError, InputError
-from syncnas_tvm.nas import ZOO, checkpoint
+from syncnas_tvm.nas import ZOO, checkpoint, extra
 from syncnas_tvm.nas.branched import branched
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import config_to_json, read_config, write_config
@@ -343,6 +345,23 @@ def test_errors_on_the_command_line(module, arguments, message, tmp_path, monkey
     assert (code, result) == (2, None)
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", [search, train, evaluate, export])
+def test_without_the_extra(module, monkeypatch, capsys):
+    monkeypatch.setattr(extra, "NEEDED", ("torch", "no_such_package"))
+    with pytest.raises(SystemExit) as caught:
+        module.main([])
+    assert caught.value.code == 2
+    expected = "error: no_such_package is not installed; pip install 'syncnas-tvm[nas]'\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_descriptions_need_no_torch():
+    code = (
+        "import sys, syncnas_tvm.nas, syncnas_tvm.nas.allocate; assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_flags_are_documented():
