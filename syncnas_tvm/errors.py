@@ -41,6 +41,18 @@ class DeviceError(SyncNASError):
     """The device for a lane is not there or failed."""
 
 
+class ConfigError(SyncNASError):
+    """A configuration of SyncNAS is unreadable, or its stages do not fit together."""
+
+
+class CheckpointError(SyncNASError):
+    """A checkpoint is unreadable, damaged, or of another model."""
+
+
+class DataError(SyncNASError):
+    """A data set is not there, incomplete, or not what it should be."""
+
+
 def error_line(error: BaseException) -> str:
     """The last line of an error's text: TVM puts what happened there, below its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,0 +1,260 @@
+"""Branched models as plain data: the configuration that SyncNAS publishes, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from syncnas_tvm.errors import ConfigError
+from syncnas_tvm.nas.description import Block, BlockShape, Network, strided
+
+Sync = Literal["n", "a", "c"]
+"""How a stage ends: its branches run on apart, are added, or are concatenated."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A block of a branch: pixels along an edge of its input, kernel, stride and channels."""
+
+    size: int
+    kernel: int
+    stride: int
+    inputs: int
+    expand: int
+    out: int
+
+    @property
+    def out_size(self) -> int:
+        """Pixels along an edge of the output."""
+        return strided(self.size, self.stride)
+
+    def shape(self, act: str) -> BlockShape:
+        """The row as the torch builder and the cost model take it.
+
+        There is an expand convolution where it changes the number of channels (as published).
+        """
+        block = Block(self.expand, self.out, self.stride, (self.kernel,), act)
+        adds = self.stride == 1 and self.inputs == self.out
+        return BlockShape(block, self.size, self.inputs, 0, adds)
+
+
+@dataclass(frozen=True)
+class ConvRow:
+    """The stem or the head: a convolution with batch norm and activation."""
+
+    inputs: int
+    out: int
+    kernel: int
+    stride: int
+
+
+Stage = tuple[tuple[Row, ...], tuple[Row, ...]]
+
+
+@dataclass(frozen=True)
+class BranchedConfig:
+    """A model of two branches that meet where ``sync`` says so; checked when it is made.
+
+    ``stages`` has the rows of both branches per stage, ``sync`` a kind per stage. A stage that ends
+    without sync (``n``) hands each branch its own output; one that is added (``a``) or concatenated
+    (``c``) hands both the same value, and in ``c`` each branch gives half of its channels. ``act`` is
+    the activation of stem, blocks and head.
+
+    Raises ConfigError, naming stage, branch and block, where something does not fit.
+    """
+
+    name: str
+    act: str
+    stem: ConvRow
+    head: ConvRow
+    stages: tuple[Stage, ...]
+    sync: tuple[Sync, ...]
+    bn_momentum: float = 0.1
+    eps: float = field(default=1e-5)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def size(self) -> int:
+        """Pixels along an edge of the input image."""
+        return self.stages[0][0][0].size * self.stem.stride
+
+    def rows(self) -> Iterator[tuple[int, int, int, Row]]:
+        """Every block with its stage, branch and place, all counted from 0."""
+        for s, stage in enumerate(self.stages):
+            for b, branch in enumerate(stage):
+                for i, row in enumerate(branch):
+                    yield s, b, i, row
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """What the configuration has in common with its base; see :func:`signature_of`."""
+        blocks = tuple(tuple((r.kernel, r.stride) for r in stage[0]) for stage in self.stages)
+        return self.act, self.stem.out, self.head.out, blocks
+
+    def scaled(
+        self, base: Network, width: float, size: int, stem_stride: int = 2, multiple: int = 2
+    ) -> BranchedConfig:
+        """The model at another width and image size, with the same ratios to its base network.
+
+        A block's expanded channels keep their ratio to the base's block, at the base's scaled width;
+        all other channels are scaled as the base's, to multiples of
+        ``multiple`` (even). Raises ConfigError where ``base`` has other blocks.
+        """
+        if multiple % 2:
+            raise ConfigError(f"channels in multiples of {multiple} cannot be halved")
+        small = base.scaled(width, multiple)
+        shapes = small.shapes(size, stem_stride)
+        blocks = [len(stage) for stage in base.stages]
+        if blocks != [len(stage[0]) for stage in self.stages]:
+            raise ConfigError(
+                f"'{self.name}' has other blocks than '{base.name}'; name its own base"
+            )
+        stages = []
+        for s, (stage, old, new) in enumerate(zip(self.stages, base.stages, shapes, strict=True)):
+            half = self.sync[s] == "c"
+            out = new[0].block.out
+            out = out // 2 if half else out
+            branches = []
+            for branch in stage:
+                rows = []
+                for i, (row, before, shape) in enumerate(zip(branch, old, new, strict=True)):
+                    expand = max(1, round(row.expand / before.expand * shape.block.expand))
+                    inputs = shape.inputs if i == 0 else out
+                    rows.append(Row(shape.size, row.kernel, row.stride, inputs, expand, out))
+                branches.append(tuple(rows))
+            stages.append((branches[0], branches[1]))
+        stem = replace(self.stem, out=small.stem, stride=stem_stride)
+        head = ConvRow(small.stages[-1][-1].out, small.head, 1, 1)
+        return replace(self, stem=stem, head=head, stages=tuple(stages))
+
+
+def signature_of(base: Network) -> tuple[object, ...]:
+    """Activation, stem, head, and the kernels and strides of all blocks."""
+    blocks = tuple(tuple((b.kernels[0], b.stride) for b in stage) for stage in base.stages)
+    return base.act, base.stem, base.head, blocks
+
+
+def check(config: BranchedConfig) -> None:
+    """Raise ConfigError where the stages of ``config`` do not fit together."""
+    if len(config.stages) != len(config.sync) or not config.stages:
+        raise ConfigError(
+            f"'{config.name}': {len(config.stages)} stages but {len(config.sync)} entries of 'sync'"
+        )
+    if config.sync[-1] == "n":
+        raise ConfigError(f"'{config.name}': the last stage has to be synchronized ('a' or 'c')")
+    size = None
+    given = (config.stem.out, config.stem.out)
+    for s, stage in enumerate(config.stages):
+        ends = []
+        for b, branch in enumerate(stage):
+            ends.append(_check_branch(config, s, b, branch, given[b], size))
+        if ends[0].out_size != ends[1].out_size or len(stage[0]) != len(stage[1]):
+            raise ConfigError(f"{_at(config, s)}: the branches differ in blocks or output size")
+        size = ends[0].out_size
+        given = (ends[0].out, ends[1].out)
+        if config.sync[s] == "a" and given[0] != given[1]:
+            raise ConfigError(
+                f"{_at(config, s)}: branches of {given[0]} and {given[1]} channels cannot be added"
+            )
+        if config.sync[s] == "a":
+            given = (ends[0].out, ends[0].out)
+        elif config.sync[s] == "c":
+            given = (sum(given), sum(given))
+    if config.head.inputs != given[0]:
+        raise ConfigError(
+            f"'{config.name}': 'head' takes {config.head.inputs} channels, the last stage gives {given[0]}"
+        )
+
+
+def _check_branch(
+    config: BranchedConfig, s: int, b: int, branch: tuple[Row, ...], inputs: int, size: int | None
+) -> Row:
+    if not branch:
+        raise ConfigError(f"{_at(config, s, b)} has no blocks")
+    for i, row in enumerate(branch):
+        at = _at(config, s, b, i)
+        if min(row.size, row.kernel, row.stride, row.inputs, row.expand, row.out) < 1:
+            raise ConfigError(f"{at}: all six numbers have to be 1 or more")
+        if row.kernel % 2 == 0:
+            raise ConfigError(f"{at}: kernel size {row.kernel} is even")
+        if row.inputs != inputs:
+            raise ConfigError(f"{at} takes {row.inputs} channels, but gets {inputs}")
+        if size is not None and row.size != size:
+            raise ConfigError(
+                f"{at} takes {row.size} x {row.size} pixels, but gets {size} x {size}"
+            )
+        inputs, size = row.out, row.out_size
+    return branch[-1]
+
+
+def _at(config: BranchedConfig, s: int, b: int | None = None, i: int | None = None) -> str:
+    where = f"'{config.name}': stage {s}"
+    where += "" if b is None else f", branch {b}"
+    return where + ("" if i is None else f", block {i}")
+
+
+def branched(
+    base: Network,
+    sync: tuple[Sync, ...],
+    widths: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...],
+    name: str,
+    size: int = 224,
+) -> BranchedConfig:
+    """The branched model of ``base`` with these expanded channels per stage, branch and block.
+
+    Raises ConfigError where the base has what the published format cannot say (squeeze-and-excite,
+    mixed kernels, several activations), or where a stage to be concatenated has odd channels.
+    """
+    check_base(base)
+    stages = []
+    for s, (shapes, both) in enumerate(zip(base.shapes(size), widths, strict=True)):
+        out = shapes[0].block.out
+        if sync[s] == "c" and out % 2:
+            raise ConfigError(
+                f"stage {s} of '{base.name}' has {out} channels: no halves to concatenate"
+            )
+        out = out // 2 if sync[s] == "c" else out
+        branches = []
+        for branch in both:
+            rows = []
+            for i, (shape, expand) in enumerate(zip(shapes, branch, strict=True)):
+                block = shape.block
+                inputs = shape.inputs if i == 0 else out
+                rows.append(Row(shape.size, block.kernels[0], block.stride, inputs, expand, out))
+            branches.append(tuple(rows))
+        stages.append((branches[0], branches[1]))
+    last = base.stages[-1][-1].out
+    return BranchedConfig(
+        name,
+        base.act,
+        ConvRow(3, base.stem, 3, 2),
+        ConvRow(last, base.head, 1, 1),
+        tuple(stages),
+        sync,
+    )
+
+
+def check_base(base: Network) -> None:
+    """Raise ConfigError where ``base`` has what a branched configuration cannot say."""
+    for s, stage in enumerate(base.stages):
+        for block in stage:
+            what = None
+            if block.se:
+                what = "squeeze-and-excite"
+            elif len(block.kernels) > 1 or block.expand_groups > 1 or block.project_groups > 1:
+                what = "mixed kernels or grouped convolutions"
+            elif block.act != base.act:
+                what = f"activation {block.act} beside {base.act}"
+            if what or base.hidden or base.rexnet:
+                raise ConfigError(
+                    f"'{base.name}' cannot be branched: stage {s} has {what or 'its own head'};"
+                    " take mobilenet_v2, mnasnet_b1, fbnet_b, fbnet_c, proxylessnas_r or"
+                    " single_path_nas"
+                )
+        if len({block.out for block in stage}) > 1:
+            raise ConfigError(
+                f"'{base.name}' cannot be branched: stage {s} changes its width inside"
+            )
