@@ -21,13 +21,15 @@ LIBRARY = "libsyncnas_opencl.so"
 
 def source_folder() -> Path:
     """Where CMakeLists.txt is; raises BuildError for an installed wheel, which has no C++ sources."""
-    root = Path(syncnas_tvm.__path__[0]).resolve().parent
-    if not (root / "CMakeLists.txt").is_file() or not (root / "runtime" / "server").is_dir():
-        raise BuildError(
-            "the C++ sources are not in an installed wheel; run this in a source tree of the project "
-            "(pip install -e .)"
-        )
-    return root
+    # An editable install has the package in two folders, the built plugin's and the sources'.
+    for package in syncnas_tvm.__path__:
+        root = Path(package).resolve().parent
+        if (root / "CMakeLists.txt").is_file() and (root / "runtime" / "server").is_dir():
+            return root
+    raise BuildError(
+        "the C++ sources are not in an installed wheel; run this in a source tree of the project "
+        "(pip install -e .)"
+    )
 
 
 def configure(build: Path, toolchain: Toolchain, libraries: Path) -> None:

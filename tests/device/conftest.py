@@ -1,6 +1,8 @@
 """The emulated board, a bundle built for it, and a model compiled for it: once for all tests here."""
 
+import fcntl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,18 +18,31 @@ from syncnas_tvm.planner import Budget
 from syncnas_tvm.targets import load_target
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Test processes share what is kept: the first sets it up, the others wait and find it."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def board() -> Board:
     try:
-        return set_up_board(KEPT / "board")
+        with one_at_a_time():
+            return set_up_board(KEPT / "board")
     except BuildError as error:
         pytest.skip(f"no emulated board here: {error}")
 
 
 @pytest.fixture(scope="session")
-def bundle(board: Board) -> Path:
-    build_bundle(load_target("rk3399"), KEPT / "bundle", KEPT / "work")
-    return KEPT / "bundle"
+def bundle(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this process's own; the compiled C++ is shared."""
+    folder = tmp_path_factory.mktemp("device") / "bundle"
+    with one_at_a_time():
+        build_bundle(load_target("rk3399"), folder, KEPT / "work")
+    return folder
 
 
 @pytest.fixture(scope="session")
