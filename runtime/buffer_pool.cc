@@ -55,13 +55,20 @@ Buffer* BufferPool::TakeFree(size_t size) {
 }
 
 Buffer* BufferPool::Create(size_t size, cl_int* code) {
-  // ALLOC_HOST_PTR: memory that the CPU can reach too. On a phone, where both share the DRAM, copies
+  // Shared: a buffer in fine-grained virtual memory, which the host may touch without mapping it.
+  void* shared = nullptr;
+  if (device_.shares_memory()) {
+    shared = CL().clSVMAlloc(device_.context(), kClMemReadWrite | kClMemSvmFineGrainBuffer, size, 0);
+  }
+  // Else ALLOC_HOST_PTR: memory that the CPU can reach too. On a phone, where both share the DRAM, copies
   // then move data without the driver's bounce buffers.
-  cl_mem memory = CL().clCreateBuffer(device_.context(), kClMemReadWrite | kClMemAllocHostPtr, size,
-                                      nullptr, code);
+  const cl_bitfield where = shared != nullptr ? kClMemUseHostPtr : kClMemAllocHostPtr;
+  cl_mem memory =
+      CL().clCreateBuffer(device_.context(), kClMemReadWrite | where, size, shared, code);
+  if (*code != kClSuccess && shared != nullptr) CL().clSVMFree(device_.context(), shared);
   if (IsOutOfMemory(*code)) return nullptr;
   Check(*code, "clCreateBuffer", device_.name());
-  auto* buffer = new Buffer(device_, memory, size);
+  auto* buffer = new Buffer(device_, memory, size, shared);
   std::lock_guard<std::mutex> lock(mutex_);
   stats_.live_bytes += size;
   stats_.buffers_created += 1;
@@ -87,6 +94,7 @@ void BufferPool::Free(Buffer* buffer) {
 
 void BufferPool::Destroy(Buffer* buffer) {
   CL().clReleaseMemObject(buffer->memory);
+  if (buffer->shared != nullptr) CL().clSVMFree(device_.context(), buffer->shared);
   delete buffer;
 }
 
@@ -97,6 +105,8 @@ void BufferPool::Trim() {
     unwanted.swap(free_);
     stats_.cached_bytes = 0;
   }
+  // The driver keeps a buffer until the last command on it has ended, but not what it shares.
+  if (device_.shares_memory()) device_.FinishAll();
   for (const auto& [size, buffers] : unwanted) {
     for (Buffer* buffer : buffers) Destroy(buffer);
   }

@@ -27,12 +27,14 @@ class Stream;
 // What a TVM data pointer on an OpenCL device points at.
 class Buffer {
  public:
-  Buffer(Device& device, cl_mem memory, size_t bytes)
-      : device(device), memory(memory), bytes(bytes) {}
+  Buffer(Device& device, cl_mem memory, size_t bytes, void* shared)
+      : device(device), memory(memory), bytes(bytes), shared(shared) {}
 
   Device& device;
   const cl_mem memory;
   const size_t bytes;
+  // Where the host may read and write the buffer while no command uses it; null where it may not.
+  void* const shared;
 
   // To be called for every command that uses the buffer.
   void MarkUsed(uint64_t stream_id) {

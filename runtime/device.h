@@ -43,6 +43,9 @@ class Device {
   // that fails does not take the others along.
   void Open();
   cl_context context() const { return context_; }
+  // Whether the host reads and writes buffers itself, without commands: where the device has
+  // fine-grained shared virtual memory, unless SYNCNAS_OPENCL_MEMORY is "copied".
+  bool shares_memory() const { return shares_memory_; }
   BufferPool& buffers() { return buffers_; }
   StagingPool& staging() { return staging_; }
 
@@ -74,6 +77,7 @@ class Device {
   std::mutex open_mutex_;
   std::atomic<bool> open_{false};
   cl_context context_ = nullptr;
+  bool shares_memory_ = false;
   Stream* default_stream_ = nullptr;  // the first of streams_
 
   std::mutex streams_mutex_;

@@ -8,6 +8,8 @@
 //   still read. A large write into an idle stream skips the copy and blocks for its own duration.
 // - device to host: for what was enqueued in the same stream before, which is what the data depends
 //   on; kernels that another thread enqueues behind the read are not waited for.
+// - where host and device share memory (fine-grained SVM) both are the host's own: a write if nothing
+//   is queued, a read when what is queued has ended. No command, and no thread to wake up.
 // - device to device: nothing on one device; across devices it goes through the host.
 #include "device_api.h"
 
@@ -62,6 +64,10 @@ bool ShouldStage(size_t bytes, Stream& stream) {
 void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
   DeviceState& device = to->device;
   to->MarkUsed(stream.id());
+  if (to->shared != nullptr && stream.KnownIdle() && !stream.Recording()) {
+    std::memcpy(static_cast<char*>(to->shared) + offset, from, bytes);
+    return;
+  }
   const auto write_from = [&](const void* source) {
     return [=](cl_command_queue queue, cl_event* event) {
       return CL().clEnqueueWriteBuffer(queue, to->memory, kClFalse, offset, bytes, source, 0,
@@ -82,6 +88,11 @@ void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& st
 
 void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
   from->MarkUsed(stream.id());
+  if (from->shared != nullptr && !stream.Recording()) {
+    CheckCopy(stream.WaitForLast(), "clWaitForEvents", from->device, bytes);
+    std::memcpy(to, static_cast<const char*>(from->shared) + offset, bytes);
+    return;
+  }
   const cl_int code =
       stream.SubmitAndWait(kRead, bytes, [&](cl_command_queue queue, cl_event* event) {
         return CL().clEnqueueReadBuffer(queue, from->memory, kClFalse, offset, bytes, to, 0, nullptr,

@@ -52,6 +52,10 @@ const char* Resolve(void* library, EntryPoints* table) {
   if (table->name == nullptr) return #name;
   SYNCNAS_OPENCL_ENTRY_POINTS(SYNCNAS_RESOLVE_ENTRY_POINT)
 #undef SYNCNAS_RESOLVE_ENTRY_POINT
+#define SYNCNAS_RESOLVE_OPTIONAL(result, name, parameters) \
+  table->name = reinterpret_cast<result(*) parameters>(dlsym(library, #name));
+  SYNCNAS_OPENCL_OPTIONAL_ENTRY_POINTS(SYNCNAS_RESOLVE_OPTIONAL)
+#undef SYNCNAS_RESOLVE_OPTIONAL
   return nullptr;
 }
 

@@ -60,9 +60,15 @@ namespace syncnas::opencl {
   X(cl_int, clRetainEvent, (cl_event))                                                            \
   X(cl_int, clReleaseEvent, (cl_event))
 
+// OpenCL 2.0: a null pointer where the library has none.
+#define SYNCNAS_OPENCL_OPTIONAL_ENTRY_POINTS(X)                      \
+  X(void*, clSVMAlloc, (cl_context, cl_bitfield, size_t, cl_uint))   \
+  X(void, clSVMFree, (cl_context, void*))
+
 struct EntryPoints {
 #define SYNCNAS_DECLARE_ENTRY_POINT(result, name, parameters) result(*name) parameters = nullptr;
   SYNCNAS_OPENCL_ENTRY_POINTS(SYNCNAS_DECLARE_ENTRY_POINT)
+  SYNCNAS_OPENCL_OPTIONAL_ENTRY_POINTS(SYNCNAS_DECLARE_ENTRY_POINT)
 #undef SYNCNAS_DECLARE_ENTRY_POINT
 };
 

@@ -48,6 +48,7 @@ constexpr cl_uint kClDeviceType = 0x1000;
 constexpr cl_uint kClDeviceMaxComputeUnits = 0x1002;
 constexpr cl_uint kClDeviceMaxWorkGroupSize = 0x1004;
 constexpr cl_uint kClDeviceMaxWorkItemSizes = 0x1005;
+constexpr cl_uint kClDeviceSvmCapabilities = 0x1053;
 constexpr cl_uint kClDeviceMaxClockFrequency = 0x100C;
 constexpr cl_uint kClDeviceMaxMemAllocSize = 0x1010;
 constexpr cl_uint kClDeviceGlobalMemCacheSize = 0x101E;
@@ -61,7 +62,10 @@ constexpr cl_uint kClDeviceExtensions = 0x1030;
 constexpr cl_bitfield kClQueueProfilingEnable = 1 << 1;
 
 constexpr cl_bitfield kClMemReadWrite = 1 << 0;
+constexpr cl_bitfield kClMemUseHostPtr = 1 << 3;
 constexpr cl_bitfield kClMemAllocHostPtr = 1 << 4;
+constexpr cl_bitfield kClMemSvmFineGrainBuffer = 1 << 10;
+constexpr cl_bitfield kClDeviceSvmFineGrainBuffer = 1 << 1;
 
 constexpr cl_uint kClProgramBuildLog = 0x1183;
 constexpr cl_uint kClKernelWorkGroupSize = 0x11B0;

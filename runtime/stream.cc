@@ -2,6 +2,7 @@
 #include "stream.h"
 
 #include <algorithm>
+#include <chrono>
 #include <unordered_set>
 #include <utility>
 
@@ -26,6 +27,7 @@ Stream::Stream(Device& device, uint64_t id) : device_(device), id_(id) {
 Stream::~Stream() {
   if (ShuttingDown()) return;
   for (const Record& record : records_) CL().clReleaseEvent(record.event);
+  if (last_event_ != nullptr) CL().clReleaseEvent(last_event_);
   CL().clReleaseCommandQueue(queue_);
 }
 
@@ -75,6 +77,47 @@ cl_int Stream::WaitFor(const Pending& pending) {
   return code;
 }
 
+bool Stream::KeepsLast() const { return device_.shares_memory(); }
+
+void Stream::KeepLast(cl_event event, bool take) {
+  if (!take) CL().clRetainEvent(event);
+  if (last_event_ != nullptr) CL().clReleaseEvent(last_event_);
+  last_event_ = event;
+}
+
+bool Stream::Recording() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return recording_;
+}
+
+namespace {
+
+// How long a thread looks at an event before it goes to sleep: waking up takes tens of microseconds,
+// and the lanes of a split plan end at about the same time.
+constexpr std::chrono::microseconds kSpin{100};
+
+void Spin(cl_event event) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  cl_int status = 1;
+  do {
+    const cl_int code = CL().clGetEventInfo(event, kClEventCommandExecutionStatus, sizeof(status),
+                                            &status, nullptr);
+    if (code != kClSuccess) return;
+  } while (status > kClComplete && std::chrono::steady_clock::now() < deadline);
+}
+
+}  // namespace
+
+cl_int Stream::WaitForLast() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (ended_ == submitted_) return kClSuccess;
+  const Pending last{last_event_, submitted_};
+  CL().clRetainEvent(last.event);
+  lock.unlock();
+  Spin(last.event);
+  return WaitFor(last);
+}
+
 bool Stream::KnownIdle() {
   std::lock_guard<std::mutex> lock(mutex_);
   return ended_ == submitted_;
@@ -96,7 +139,12 @@ void Stream::WaitFor(Stream& other) {
   cl_int code = kClSuccess;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    code = CL().clEnqueueBarrierWithWaitList(queue_, 1, &marker, nullptr);
+    cl_event barrier = nullptr;
+    code = CL().clEnqueueBarrierWithWaitList(queue_, 1, &marker, KeepsLast() ? &barrier : nullptr);
+    if (code == kClSuccess && KeepsLast()) {
+      ++submitted_;  // not idle until the other stream has got here
+      KeepLast(barrier, true);
+    }
   }
   CL().clReleaseEvent(marker);
   Check(code, "clEnqueueBarrierWithWaitList", device_.name());

@@ -54,10 +54,12 @@ class Stream {
                 Pending* pending = nullptr) {
     std::lock_guard<std::mutex> lock(mutex_);
     cl_event event = nullptr;
-    const cl_int code = enqueue(queue_, recording_ || pending != nullptr ? &event : nullptr);
+    const bool owned = recording_ || pending != nullptr;
+    const cl_int code = enqueue(queue_, owned || KeepsLast() ? &event : nullptr);
     if (code != kClSuccess) return code;
     last_command_ = name;
     ++submitted_;
+    if (KeepsLast()) KeepLast(event, !owned);
     if (recording_) records_.push_back(Keep(name, bytes, event, pending != nullptr));
     if (pending != nullptr) *pending = {event, submitted_};
     // Without a flush a driver may sit on the command until somebody waits for it, and the lanes
@@ -73,6 +75,13 @@ class Stream {
     const cl_int code = Submit(name, bytes, std::forward<Enqueue>(enqueue), &pending);
     return code == kClSuccess ? WaitFor(pending) : code;
   }
+
+  // Blocks until everything that was enqueued so far has ended, and does not go to sleep at once.
+  // For devices that share memory with the host.
+  cl_int WaitForLast();
+
+  // Whether commands are being recorded: what the host does itself would be missing.
+  bool Recording();
 
   // Whether nothing is queued or running, as far as is known without asking the driver: true only
   // if the last thing that happened here was a wait.
@@ -92,6 +101,9 @@ class Stream {
  private:
   static Record Keep(const std::string* name, size_t bytes, cl_event event, bool shared);
   cl_int WaitFor(const Pending& pending);
+  bool KeepsLast() const;
+  // Makes `event` the last one; `take` says that nobody else owns it.
+  void KeepLast(cl_event event, bool take);
   void ReplaceQueue(cl_bitfield properties);
   // What to blame when a wait fails: errors of asynchronous commands surface there.
   std::string LastCommand() const;
@@ -102,6 +114,7 @@ class Stream {
   cl_command_queue queue_ = nullptr;
   bool recording_ = false;
   std::vector<Record> records_;
+  cl_event last_event_ = nullptr;  // owned; of the last command, where the device shares memory
   const std::string* last_command_ = nullptr;
   uint64_t submitted_ = 0;  // commands so far
   uint64_t ended_ = 0;      // how many of them are known to have ended
