@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -788,3 +789,37 @@ def test_exit_while_a_kernel_runs() -> None:
         """
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Memory.
+
+
+def test_copied_memory_does_the_same() -> None:
+    """PoCL shares memory with the host; without that, copies and streams behave alike."""
+    chosen = "copy or stream or recycled or arguments"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        [*command, "-k", f"({chosen}) and not copied_memory"],
+        env={**os.environ, "SYNCNAS_OPENCL_MEMORY": "copied"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 5
+
+
+def test_a_read_waits_for_what_is_queued(kernels: Any) -> None:
+    """Shared memory is read when the kernels before have ended, without a command that waits."""
+    device = tvm.opencl(0)
+    count = 1 << 16
+    for value in range(1, 20):
+        array = np.full(count, float(value), "float32")
+        tensor = tvm.runtime.tensor(array, device)
+        other = tvm.runtime.empty((count,), "float32", device)
+        tensor.copyto(other)  # a command in the queue
+        np.testing.assert_array_equal(other.numpy(), array)
+        tensor.copyfrom(array + 1)  # written by the host, for the queue is empty
+        tensor.copyto(other)
+        np.testing.assert_array_equal(other.numpy(), array + 1)
