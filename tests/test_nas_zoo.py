@@ -2,10 +2,9 @@
 
 import hashlib
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
+from nas_onnx import against_torch
 
 from syncnas_tvm import compile_onnx
 from syncnas_tvm.errors import InputError
@@ -13,7 +12,6 @@ from syncnas_tvm.nas import ZOO, network
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.model import build
 from syncnas_tvm.nas.names import NOT_TIMM, TORCHVISION, convert, load_named, name_map
-from syncnas_tvm.nas.onnx_export import export_onnx
 
 COUNTS = {  # parameters, million multiply-adds of an image of 224 x 224
     "mobilenet_v2": (3_504_872, 300.8),
@@ -164,36 +162,13 @@ def test_unknown_network_and_width():
         network("mobilenet_v2", 0.0)
 
 
-def randomise_norms(model):
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.7, 1.4)
-                module.weight.normal_(1, 0.1)
-
-
-def check_onnx(name, path, width, size):
-    """Export, compare onnxruntime with torch, return the largest relative error."""
-    model = build(name, width, classes=10)
-    randomise_norms(model)
-    export_onnx(model, path, size)
-    image = torch.randn(1, 3, size, size)
-    with torch.no_grad():
-        expected = model.eval()(image).numpy()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(["output"], {"input": image.numpy()})
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
 @pytest.mark.parametrize("name", ["mnasnet_a1", "proxylessnas_r"])
 def test_onnx_gives_torchs_outputs(name, tmp_path):
-    assert check_onnx(name, tmp_path / "m.onnx", 0.5, 64) < 1e-4
+    assert against_torch(build(name, 0.5, classes=10), tmp_path / "m.onnx", 64) < 1e-4
 
 
 def test_compiled_for_the_host(tmp_path, nothing_measured):
     """A network that tests/zoo.py does not have; all networks: benchmarks/nas_zoo.py."""
-    check_onnx("proxylessnas_r", tmp_path / "m.onnx", 0.35, 32)
+    against_torch(build("proxylessnas_r", 0.35, classes=10), tmp_path / "m.onnx", 32)
     result = compile_onnx(tmp_path / "m.onnx", timed=False)
     assert result.deviation.max_rel <= 1e-4
