@@ -10,6 +10,7 @@ from syncnas_tvm.graph.branch_work import PlacedStage
 from syncnas_tvm.graph.dataflow import Dataflow
 from syncnas_tvm.graph.forks import Nodes
 from syncnas_tvm.graph.outline import leaving, outline, reads
+from syncnas_tvm.graph.rebuild import emit_call
 from syncnas_tvm.passes.lanes import join_attrs, lane_attrs
 
 
@@ -38,8 +39,6 @@ class BranchWriter:
     def _call(self, name: str, nodes: Nodes, attrs: Mapping[str, object]) -> None:
         callee = outline(self._builder, self._flow, nodes, name, attrs)
         args = [self._values[var] for var in reads(nodes)]
-        call = self._builder.emit(relax.Call(callee, args), name_hint=name)
-        results = leaving(self._flow, nodes)
-        for i, node in enumerate(results):
-            item = call if len(results) == 1 else self._builder.emit(relax.TupleGetItem(call, i))
-            self._values[node.var] = item
+        results = [node.var for node in leaving(self._flow, nodes)]
+        values = emit_call(self._builder, callee, args, len(results), name)
+        self._values.update(zip(results, values, strict=True))

@@ -9,7 +9,7 @@ from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Dataflow, Node
 from syncnas_tvm.graph.ranges import Ranges, take
-from syncnas_tvm.graph.rebuild import emit_function, fresh_params
+from syncnas_tvm.graph.rebuild import emit_call, emit_function, fresh_params
 from syncnas_tvm.passes.lanes import join_attrs, lane_attrs
 from syncnas_tvm.work import Lane, SyncKind
 
@@ -77,10 +77,8 @@ class LaneWriter(ABC):
         name = f"{self._region}_p{phase}_{lane}"
         attrs = lane_attrs(self._region, lane, phase)
         callee = emit_function(self._builder, name, params, body, attrs)
-        call = self._builder.emit(relax.Call(callee, list(inputs.values())), name_hint=name)
-        for i, node in enumerate(results):
-            item = call if len(results) == 1 else self._builder.emit(relax.TupleGetItem(call, i))
-            self._local[lane][node.var] = item
+        values = emit_call(self._builder, callee, list(inputs.values()), len(results), name)
+        self._local[lane].update(zip((node.var for node in results), values, strict=True))
 
     def _live_nodes(self, lane: Lane, phase: int) -> list[Node]:
         """Nodes of ``phase`` that the lane has to run, without what only the other lane reads."""

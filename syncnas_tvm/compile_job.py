@@ -90,7 +90,7 @@ class CompileJob:
         if not self.target.is_host:
             model = cost_model_of(self.target)
             if isinstance(model, TargetModel):
-                self.report("measure", model.describe(kernels_of(space)))
+                self.report("measure", model.describe(kernels_of(space.all())))
             return model, transfer_costs(self.types, self.target)
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         self.kernels = HostKernels(
@@ -135,11 +135,13 @@ class CompileJob:
 
     def check(self, result: CompileResult, tolerance: float) -> None:
         """Raise VerificationError where outputs deviate, with the decision at fault, if it is one."""
-        deviation = result.deviation
-        if deviation is None or deviation.max_rel <= tolerance:
-            return
-        found = inexact_decision(result.graph, result.plan, self.target, tolerance)
-        deviation.check(tolerance, "" if found is None else _blame(*found))
+
+        def cause() -> str:
+            found = inexact_decision(result.graph, result.plan, self.target, tolerance)
+            return "" if found is None else _blame(*found)
+
+        if result.deviation is not None:
+            result.deviation.check(tolerance, cause)
 
     def build(
         self, imported: ImportedModel, graph: RegionGraph, choice: Choice, folder: Path

@@ -21,6 +21,7 @@ from syncnas_tvm.lane_timer import measured_lane_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.planner import Candidate, Space
+from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.runtime.lanes import gpu_device, gpu_name, on_cpu_lane
 from syncnas_tvm.targets import Target, TargetCosts, Transfer
 from syncnas_tvm.tuning import TuningRecords
@@ -81,7 +82,10 @@ class HostKernels:
         """Measure the kernels of a plan, whatever rules it uses; False where all of them are known."""
         found: dict[object, Group] = {}
         for candidate in candidates:
-            _collect(self._graph, candidate, self._lanes, found)
+            # Writing a decision to find its kernels takes long: only where some are unknown.
+            ours = (k for k in kernels_of([candidate]) if k.lane in self._lanes)
+            if any(kernel not in self.table for kernel in ours):
+                _collect(self._graph, candidate, self._lanes, found)
         return self._measure(list(found.values()))
 
     def _measure(self, groups: Sequence[Group]) -> bool:

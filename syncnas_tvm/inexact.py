@@ -8,16 +8,15 @@ from tvm import relax
 
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
-from syncnas_tvm.graph.rebuild import emit_function, fresh_params
-from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.graph.rebuild import emit_call, emit_function, fresh_params
+from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.lowering import build
 from syncnas_tvm.passes.apply_plan import inline_regions
 from syncnas_tvm.passes.place import Place
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.targets import Target
-
-Arrays = list[np.ndarray]
+from syncnas_tvm.verify import deviation
 
 
 def inexact_decision(
@@ -33,56 +32,51 @@ def inexact_decision(
     for decision in plan.decisions:
         if decision.rule == Place.name:
             continue
+        mod = graph.module_of(decision.regions)
+        inputs = _inputs(mod[graph.run(decision.regions).name])
         whole = Decision.of(decision.regions, Place.name, lane="cpu")
-        inputs = _inputs(graph, decision)
-        expected = _run(graph, whole, target, inputs)
-        error = max(map(_relative_error, _run(graph, decision, target, inputs), expected))
+        found, expected = (_run(mod, graph, d, target, inputs) for d in (decision, whole))
+        error = deviation(found, expected).max_rel
         if not error <= max(tolerance, worst[1] if worst else 0.0):
             worst = decision, error
     return worst
 
 
-def _inputs(graph: RegionGraph, decision: Decision) -> Arrays:
+def _inputs(region: relax.Function) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    function = graph.module_of(decision.regions)[graph.run(decision.regions).name]
-    return [rng.standard_normal(shape_of(p)).astype(dtype_of(p)) for p in function.params]
+    return [rng.standard_normal(shape_of(p)).astype(dtype_of(p)) for p in region.params]
 
 
-def _run(graph: RegionGraph, decision: Decision, target: Target, inputs: Arrays) -> Arrays:
-    """What the region computes when it is rewritten by ``decision``, all of it on the CPU lane."""
+def _run(
+    mod: tvm.IRModule,
+    graph: RegionGraph,
+    decision: Decision,
+    target: Target,
+    inputs: list[np.ndarray],
+) -> dict[str, np.ndarray]:
+    """What the region of ``mod`` computes rewritten by ``decision``, all of it on the CPU lane."""
     region = graph.run(decision.regions)
-    mod = graph.module_of(decision.regions)
-    mod = rule(decision.rule).rewrite(mod, graph, region, decision)
+    written = rule(decision.rule).rewrite(mod, graph, region, decision)
     alone = tvm.IRModule()
-    for gv, function in inline_regions(_only(mod, region.name)).functions_items():
+    for gv, function in inline_regions(_only(written, region)).functions_items():
         on_cpu = LANE_ATTR in (function.attrs or {})
         alone[gv] = function.with_attr(LANE_ATTR, "cpu") if on_cpu else function
     vm = relax.VirtualMachine(build(alone, target), [tvm.cpu(0)])
     result = vm["main"](*(tvm.runtime.tensor(array) for array in inputs))
-    return [r.numpy() for r in ([result] if isinstance(result, tvm.runtime.Tensor) else result)]
+    results = [result] if isinstance(result, tvm.runtime.Tensor) else result
+    return {str(i): r.numpy() for i, r in enumerate(results)}
 
 
-def _only(mod: tvm.IRModule, region: str) -> tvm.IRModule:
+def _only(mod: tvm.IRModule, region: Region) -> tvm.IRModule:
     """``mod`` with a ``main`` that calls one region."""
-    function = mod[region]
     builder = relax.BlockBuilder()
-    params = fresh_params(function.params)
+    params = fresh_params(mod[region.name].params)
 
     def body() -> list[relax.Expr]:
-        call = builder.emit(relax.Call(mod.get_global_var(region), params))
-        if not isinstance(function.ret_ty, relax.TupleType):
-            return [call]
-        count = len(function.ret_ty.fields)
-        return [builder.emit(relax.TupleGetItem(call, i)) for i in range(count)]
+        callee = mod.get_global_var(region.name)
+        return list(emit_call(builder, callee, params, len(region.out_shapes)))
 
     emit_function(builder, "main", params, body, {"num_input": len(params)}, private=False)
     result = mod.clone()
     result[result.get_global_var("main")] = builder.get()["main"]
     return result
-
-
-def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        return float("inf")
-    difference = float(np.abs(found - expected).max(initial=0.0))
-    return difference / (float(np.abs(expected).max(initial=0.0)) or 1.0)

@@ -23,6 +23,9 @@ ENQUEUED = 24
 ROUNDS = 9
 BUSY_US = 6_000.0
 """For how long both lanes are kept busy in a round."""
+Emit = Callable[[relax.Expr], relax.Var]
+Body = Callable[[relax.Var, Emit], relax.Var]
+"""Writes a function of one input with ``emit``; returns its result."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class _Built:
     def __init__(
         self,
         target: Target,
-        body: Callable[[relax.Var, Callable[[relax.Expr], relax.Var]], relax.Var],
+        body: Body,
         shape: tuple[int, ...],
     ) -> None:
         mod = tvm.IRModule()
@@ -124,7 +127,7 @@ class _Built:
 
 
 def _function(
-    body: Callable[[relax.Var, Callable[[relax.Expr], relax.Var]], relax.Var],
+    body: Body,
     shape: tuple[int, ...],
 ) -> relax.Function:
     builder = relax.BlockBuilder()
@@ -138,14 +141,14 @@ def _conv(x: relax.Expr, out: int, into: int, size: int = 1, groups: int = 1) ->
     return relax.op.nn.conv2d(x, relax.const(weight), padding=size // 2, groups=groups)
 
 
-def _chain(x: relax.Var, emit: Callable[[relax.Expr], relax.Var], count: int) -> relax.Var:
+def _chain(x: relax.Var, emit: Emit, count: int) -> relax.Var:
     """Convolutions of one pixel, one behind the other: next to no work."""
     for _ in range(count):
         x = emit(relax.op.nn.relu(emit(_conv(x, 16, 16))))
     return x
 
 
-def _block(x: relax.Var, emit: Callable[[relax.Expr], relax.Var]) -> relax.Var:
+def _block(x: relax.Var, emit: Emit) -> relax.Var:
     """An inverted residual block of 96 channels, expanded to 576: what the lanes run all day."""
     y = emit(relax.op.nn.relu(emit(_conv(x, 576, 96))))
     y = emit(relax.op.nn.relu(emit(_conv(y, 576, 1, 3, 576))))

@@ -25,16 +25,16 @@ class Deviation:
     max_rel: float
     output: str
 
-    def check(self, tolerance: float, cause: str = "") -> None:
+    def check(self, tolerance: float, cause: Callable[[], str] = lambda: "") -> None:
         """Raise VerificationError where ``max_rel`` is above ``tolerance``, or is no number.
 
-        ``cause`` is what is known about it.
+        ``cause`` is then asked what is known about it.
         """
         if not self.max_rel <= tolerance:
             raise VerificationError(
                 f"output '{self.output}' differs from onnxruntime's by {self.max_rel:.2g} relative "
                 f"({self.max_abs:.2g} absolute), more than {tolerance:.2g}; nothing was written. "
-                + (cause or "Raise --tolerance if that is good enough, or report the model")
+                + (cause() or "Raise --tolerance if that is good enough, or report the model")
             )
 
     def worse(self, other: Deviation) -> Deviation:

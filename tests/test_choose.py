@@ -97,7 +97,7 @@ class TestChoose:
 
     def test_kernels_of_a_space_are_distinct_and_hold_the_joins_of_both_lanes(self) -> None:
         one = Candidate(Decision.of("r0", "Made"), 1, Work((phase([3], [4], "sum", join=[5]),)))
-        found = kernels_of(Space(("r0",), ((one, place("r0", "cpu", 3)),)))
+        found = kernels_of((one, place("r0", "cpu", 3)))
         assert sorted((kernel_us(k), k.lane) for k in found) == [
             (3, "cpu"),
             (4, "gpu"),

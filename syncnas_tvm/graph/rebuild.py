@@ -81,6 +81,20 @@ def emit_function(
         return builder.emit_func_output(output)
 
 
+def emit_call(
+    builder: relax.BlockBuilder,
+    callee: tvm.ir.GlobalVar,
+    args: Sequence[relax.Expr],
+    results: int,
+    name: str = "",
+) -> list[relax.Var]:
+    """Emit a call of a function that returns ``results`` values; the values."""
+    call = builder.emit(relax.Call(callee, list(args)), name_hint=name)
+    if results == 1:
+        return [call]
+    return [builder.emit(relax.TupleGetItem(call, i)) for i in range(results)]
+
+
 def copy_nodes(
     builder: relax.BlockBuilder, nodes: Sequence[Node], env: dict[relax.Var, relax.Expr]
 ) -> None:

@@ -12,7 +12,7 @@ from tvm import relax
 
 from syncnas_tvm.errors import PlanError
 from syncnas_tvm.graph.dataflow import Dataflow, is_constant, shape_of
-from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
+from syncnas_tvm.graph.rebuild import copy_nodes, emit_call, emit_function, fresh_params
 from syncnas_tvm.graph.regions import Segment, find_segments, segment_of
 from syncnas_tvm.work import Shape, tensor_bytes
 
@@ -159,13 +159,9 @@ def _outline(
 
     def main() -> list[relax.Expr]:
         for segment, callee in zip(segments, callees, strict=True):
-            call = relax.Call(callee, [values[v] for v in segment.inputs])
-            result = builder.emit(call, name_hint=callee.name_hint)
-            if len(segment.outputs) == 1:
-                values[segment.outputs[0]] = result
-            else:
-                for i, output in enumerate(segment.outputs):
-                    values[output] = builder.emit(relax.TupleGetItem(result, i))
+            args = [values[v] for v in segment.inputs]
+            results = emit_call(builder, callee, args, len(segment.outputs), callee.name_hint)
+            values.update(zip(segment.outputs, results, strict=True))
         return [values[output] for output in flow.outputs]
 
     attrs = {"num_input": len(inputs)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from syncnas_tvm.additive import Additive, Study, bare, check_sync_us, counts
 from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.errors import InputError
-from syncnas_tvm.planner.space import Space
+from syncnas_tvm.planner.space import Candidate, Space
 from syncnas_tvm.simulator import Simulator, join_kernels
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.work import LANES, Kernel
@@ -43,7 +44,7 @@ class CostMode:
 
     def scorer(self, space: Space, costs: TargetCosts, model: CostModel) -> Simulator:
         """Scores plans of ``space`` in this mode."""
-        kernels = kernels_of(space)
+        kernels = kernels_of(space.all())
         if self.name == "study":
             found = model.table([bare(kernel) for kernel in kernels if counts(kernel)])
             return Study(check_sync_us(self.sync_us), found)
@@ -51,10 +52,10 @@ class CostMode:
         return scorer(costs, model.table(kernels))
 
 
-def kernels_of(space: Space) -> list[Kernel]:
-    """Every distinct kernel that a plan of ``space`` may run, joins on both lanes included."""
+def kernels_of(candidates: Iterable[Candidate]) -> list[Kernel]:
+    """Every distinct kernel that ``candidates`` may run, joins on both lanes included."""
     found: dict[Kernel, None] = {}
-    for candidate in space.all():
+    for candidate in candidates:
         for phase in candidate.work.phases:
             for lane in LANES:
                 found.update(dict.fromkeys((*phase.kernels(lane), *join_kernels(phase, lane))))
