@@ -30,7 +30,7 @@ test: $(VENV)/.installed-test opencl
 
 # Ruff and mypy look at the same environment that the tests run in: mypy follows numpy's types.
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 from networks import print_table
-from syncnas_tvm.nas.branched_model import BranchedModel
-from syncnas_tvm.nas.config_file import read_config
-from syncnas_tvm.nas.onnx_export import export_onnx
 
 from syncnas_tvm.candidates import decision_space
 from syncnas_tvm.cost_models import Roofline
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.nas.branched_model import BranchedModel
+from syncnas_tvm.nas.config_file import read_config
+from syncnas_tvm.nas.onnx_export import export_onnx
 from syncnas_tvm.planner import Budget, CostMode, Space, single_lane, strategy
 from syncnas_tvm.syncs import count_syncs
 from syncnas_tvm.targets import load_target
