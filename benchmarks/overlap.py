@@ -33,7 +33,6 @@ from syncnas_tvm.passes.apply_plan import ApplyPlan
 from syncnas_tvm.passes.lift_gpu_weights import WEIGHTS_FUNCTION
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane, reserve_cores
-from syncnas_tvm.runtime.profiler import measured_timeline
 from syncnas_tvm.targets import load_target
 
 # (channels, expansion, rows and columns, kernel): blocks of MobileNetV2 and EfficientNet.
@@ -103,8 +102,6 @@ def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, object]:
                 start = time.perf_counter()
                 main(x, *weights)
                 times[name].append((time.perf_counter() - start) * 1e6)
-        vm, weights = runs["both"]
-        timeline = measured_timeline(vm, lambda: vm["main"](x, *weights), True)
 
     def ratio(pick: object) -> float:
         us = {name: pick(samples[5:]) for name, samples in times.items()}  # type: ignore[operator]
@@ -116,7 +113,6 @@ def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, object]:
         **{f"{name}_us": us for name, us in medians.items()},
         "ratio": ratio(statistics.median),
         "ratio_of_minima": ratio(min),
-        "overlap_us": timeline.overlap_us,
     }
 
 
@@ -132,15 +128,12 @@ def main() -> None:
     if options.json:
         print(json.dumps({"limit": LIMIT, "blocks": rows}, indent=2))
         return
-    print(
-        "| block | CPU half us | GPU half us | both us | both / slower half | of minima | overlap us |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print("| block | CPU half us | GPU half us | both us | both / slower half | of minima |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row['block']} | {row['cpu half_us']:.0f} | {row['gpu half_us']:.0f} | "
-            f"{row['both_us']:.0f} | {row['ratio']:.2f} | {row['ratio_of_minima']:.2f} | "
-            f"{row['overlap_us']:.0f} |"
+            f"{row['both_us']:.0f} | {row['ratio']:.2f} | {row['ratio_of_minima']:.2f} |"
         )
 
 

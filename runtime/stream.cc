@@ -114,8 +114,25 @@ cl_int Stream::WaitForLast() {
   const Pending last{last_event_, submitted_};
   CL().clRetainEvent(last.event);
   lock.unlock();
-  Spin(last.event);
-  return WaitFor(last);
+  return Wait(last);
+}
+
+cl_int Stream::Wait(const Pending& pending) {
+  Spin(pending.event);
+  return WaitFor(pending);
+}
+
+cl_int Stream::Mark(Pending* mark) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (KeepsLast() && last_event_ != nullptr) {
+    CL().clRetainEvent(last_event_);
+    *mark = {last_event_, submitted_};
+    return kClSuccess;
+  }
+  const cl_int code = CL().clEnqueueMarkerWithWaitList(queue_, 0, nullptr, &mark->event);
+  if (code != kClSuccess) return code;
+  mark->number = submitted_;
+  return CL().clFlush(queue_);
 }
 
 bool Stream::KnownIdle() {

@@ -80,6 +80,12 @@ class Stream {
   // For devices that share memory with the host.
   cl_int WaitForLast();
 
+  // The last command so far, to be given to Wait().
+  cl_int Mark(Pending* mark);
+
+  // Blocks until the command has ended, without going to sleep at once, and lets go of it.
+  cl_int Wait(const Pending& pending);
+
   // Whether commands are being recorded: what the host does itself would be missing.
   bool Recording();
 

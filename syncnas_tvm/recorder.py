@@ -54,11 +54,17 @@ class _Recorder:
         self.where, self.region = CPU, ""
 
     def phase(self, phase: Phase, region: str) -> None:
-        """Move what is missing, enqueue the GPU's kernels, run the CPU's."""
-        need = needs(phase)
-        joins = self._fetch(need, phase, region)
-        self.region = region
+        """Give the GPU what it lacks and its kernels, fetch what the CPU lacks, run its kernels."""
+        missing = self._missing(needs(phase))
+        joins = missing if self.where == SHARED else 0
+        source, self.region = self.region or region, region  # a transfer belongs to what it is of
+        if missing & GPU:
+            size = self.last.output.cpu_bytes if self.last else input_bytes(phase)
+            self._transfer("cpu", size, source)
+        before = self.queue_end
         self._enqueue([*self._join("gpu", joins), *((k, "kernel") for k in phase.gpu)])
+        if missing & CPU and self.last is not None:
+            self._transfer("gpu", self.last.output.gpu_bytes, source, before)
         self._run([*self._join("cpu", joins), *((k, "kernel") for k in phase.cpu)])
         self.last, self.where = phase, where_after(phase)
 
@@ -66,24 +72,14 @@ class _Recorder:
         """Bring the model's output to the CPU lane, and wait for what is still queued."""
         if self.last is not None and not self.where & CPU:
             shared = self.where == SHARED
-            self._transfer("gpu", self.last.output.gpu_bytes)
+            self._transfer("gpu", self.last.output.gpu_bytes, self.region, self.queue_end)
             if shared:
                 self._run([(k, "sync") for k in join_kernels(self.last, "cpu")])
-        self._wait()
+        self._wait(self.queue_end, self.region)
 
-    def _fetch(self, need: int, phase: Phase, region: str) -> int:
-        """Transfers before ``phase``; returns the lanes that have shares to join."""
-        if self.last is None:
-            self.region = region
-            if need & GPU:
-                self._transfer("cpu", input_bytes(phase))
-            return 0
-        missing = need if self.where == SHARED else need & ~self.where
-        if missing & CPU:
-            self._transfer("gpu", self.last.output.gpu_bytes)
-        if missing & GPU:
-            self._transfer("cpu", self.last.output.cpu_bytes)
-        return missing if self.where == SHARED else 0
+    def _missing(self, need: int) -> int:
+        """The lanes that run and lack the value, or a part of it."""
+        return need if self.where == SHARED else need & ~self.where
 
     def _join(self, lane: Lane, lanes: int) -> list[Step]:
         wanted = lanes & (CPU if lane == "cpu" else GPU)
@@ -91,25 +87,27 @@ class _Recorder:
             return []
         return [(k, "sync") for k in join_kernels(self.last, lane)]
 
-    def _transfer(self, source: Lane, size: int) -> None:
+    def _transfer(self, source: Lane, size: int, region: str, ready_us: float = 0.0) -> None:
         us = self.costs.transfer(source).us(size)
         if us:
-            self._wait()
+            self._wait(ready_us, region)
             name = f"{source} to {other(source)} {size} B"
-            self.done.append(self._host_span(name, us, "transfer"))
+            self.done.append(self._host_span(name, us, "transfer", region))
 
-    def _wait(self) -> None:
-        if self.queue_end > self.host:
-            self.done.append(self._host_span("wait for gpu", self.queue_end - self.host, "wait"))
+    def _wait(self, until_us: float, region: str) -> None:
+        if until_us > self.host:
+            us = until_us - self.host
+            self.done.append(self._host_span("wait for gpu", us, "wait", region))
 
-    def _host_span(self, name: str, us: float, kind: SpanKind) -> Span:
+    def _host_span(self, name: str, us: float, kind: SpanKind, region: str) -> Span:
         start, self.host = self.host, self.host + us
-        return Span("host", name, start, self.host, kind, self.region)
+        return Span("host", name, start, self.host, kind, region)
 
     def _enqueue(self, steps: Sequence[Step]) -> None:
         for kernel, kind in steps:
             name = kernel.name or kernel.op
-            self.done.append(self._host_span(f"enqueue {name}", self.costs.enqueue_us, "enqueue"))
+            enqueue_us = self.costs.enqueue_us
+            self.done.append(self._host_span(f"enqueue {name}", enqueue_us, "enqueue", self.region))
             start = max(self.host, self.queue_end)
             self.queue_end = start + self.us(kernel)
             self.queue.append(Span("gpu", name, start, self.queue_end, kind, self.region))

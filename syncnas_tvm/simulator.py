@@ -2,11 +2,12 @@
 
 The model, phase by phase:
 
-- The host thread copies what the lanes lack, hands the GPU its kernels (``enqueue_us`` each),
-  then runs the CPU lane's kernels itself. The GPU runs its queue in order, each kernel as soon as
-  it is enqueued and the one before has ended.
-- A copy, in either direction, first waits until the GPU's queue is empty. The model's input
-  starts on the CPU lane, its output ends there.
+- The host thread hands the GPU what it lacks and its kernels (``enqueue_us`` each), then fetches
+  what the CPU lane lacks and runs that lane's kernels itself. The GPU runs its queue in order,
+  each kernel as soon as it is enqueued and the one before has ended.
+- What goes to the GPU waits for nothing; what comes from it waits for the kernels that were
+  queued before this phase, not for those that the phase has just added. The model's input starts
+  on the CPU lane, its output ends there.
 - After a phase the value is whole on the lanes that ran kernels (``copy``), or each lane holds
   its share (``sum``, ``concat``). A lane that runs kernels next gets what it lacks in one
   transfer, and joins the shares itself. Nothing of 0 bytes is moved.
@@ -161,35 +162,34 @@ class Simulator(Scorer):
         for segment in found[1] if found else self.segments(candidate):
             need = segment.need
             cpu_us, gpu = segment.cpu_us, segment.gpu
+            before, fetch_us = queue, 0.0
             if last is None:
                 if need & GPU:
                     host += segment.input_us
             elif where == SHARED:
-                move = (last.to_cpu_us if need & CPU else 0.0) + (
-                    last.to_gpu_us if need & GPU else 0.0
-                )
-                if move:
-                    host = (host if host > queue else queue) + move
-                if need & CPU:
-                    cpu_us += last.join_cpu_us
                 if need & GPU:
+                    host += last.to_gpu_us
                     gpu = last.join_gpu.then(gpu)
+                if need & CPU:
+                    fetch_us = last.to_cpu_us
+                    cpu_us += last.join_cpu_us
             elif need & ~where:
-                move = last.to_gpu_us if where == CPU else last.to_cpu_us
-                if move:
-                    host = (host if host > queue else queue) + move
+                if where == CPU:
+                    host += last.to_gpu_us
+                else:
+                    fetch_us = last.to_cpu_us
             if gpu.us or gpu.lead_us:
                 idle, behind = host + gpu.done_us, queue + gpu.us
                 queue = idle if idle > behind else behind
                 host += gpu.lead_us
+            if fetch_us:
+                host = (host if host > before else before) + fetch_us
             if cpu_us:
                 if queue > host:
                     host, queue = contend(host, queue, cpu_us, costs)
                 else:
                     host += cpu_us
             where, last = segment.where, segment
-        if where == SHARED and last.to_cpu_us and last.to_gpu_us and queue > host:
-            host = queue  # whatever comes next copies first, and so waits for the queue
         return host, queue if queue > host else host, where, last
 
     def end(self, state: State) -> float:

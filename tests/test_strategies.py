@@ -280,7 +280,7 @@ class TestLargeSpaces:
     def test_mcts_is_within_one_percent_of_dp(self, mode: str) -> None:
         space = run_space(1)
         best = run("dp", space, 10**6, scorer=SCORERS[mode]())
-        assert best.complete
+        assert best.complete == (mode != "timeline")  # too many states there
         for seed in range(3):
             found = run("mcts", space, 1500, seed, SCORERS[mode]())
             assert found.score_us <= 1.01 * best.score_us

@@ -12,6 +12,8 @@ class CpuLane {
   // `cpus` that this device does not have, or does not let us use, are left out; if none is left the
   // lane is not bound. Sets up TVM's thread pool for the calling thread.
   CpuLane(const std::vector<int>& cpus, int threads);
+  // The threads and cores that the calling thread has.
+  CpuLane() = default;
 
   const std::vector<int>& cpus() const { return cpus_; }
   int threads() const { return threads_; }
@@ -30,7 +32,7 @@ class CpuLane {
 
  private:
   std::vector<int> cpus_;
-  int threads_;
+  int threads_ = 0;
 };
 
 }  // namespace syncnas::runner

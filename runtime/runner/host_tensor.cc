@@ -18,15 +18,22 @@ size_t ItemBytes(DLDataType type) { return (static_cast<size_t>(type.bits) * typ
 
 struct AlignedMemory {
   void AllocData(DLTensor* tensor) {
-    const size_t bytes = (TensorBytes(*tensor) + kAlignment) / kAlignment * kAlignment;
-    tensor->data = std::aligned_alloc(kAlignment, bytes);
-    if (tensor->data == nullptr) throw std::bad_alloc();
-    std::memset(tensor->data, 0, bytes);
+    tensor->data = AllocateHost(TensorBytes(*tensor));
   }
-  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
+  void FreeData(DLTensor* tensor) { FreeHost(tensor->data); }
 };
 
 }  // namespace
+
+void* AllocateHost(size_t bytes) {
+  const size_t size = (bytes + kAlignment) / kAlignment * kAlignment;
+  void* data = std::aligned_alloc(kAlignment, size);
+  if (data == nullptr) throw std::bad_alloc();
+  std::memset(data, 0, size);
+  return data;
+}
+
+void FreeHost(void* data) { std::free(data); }
 
 size_t TensorBytes(const DLTensor& tensor) {
   size_t bytes = ItemBytes(tensor.dtype);

@@ -13,6 +13,10 @@ namespace syncnas::runner {
 tvm::ffi::Tensor MakeHostTensor(const TensorSpec& spec);
 
 size_t SpecBytes(const TensorSpec& spec);
+// Zeros, aligned as TVM's kernels want it.
+void* AllocateHost(size_t bytes);
+void FreeHost(void* data);
+
 size_t TensorBytes(const DLTensor& tensor);
 
 }  // namespace syncnas::runner

@@ -74,7 +74,9 @@ void CheckVersion(const json::Object& versions, const char* package, const std::
                               << "; build the bundle again, or compile the model again";
 }
 
-Manifest Parse(const std::string& text) {
+}  // namespace
+
+Manifest ParseManifest(const std::string& text) {
   String problem;
   const json::Value parsed = json::Parse(text, &problem);
   if (!problem.empty()) TVM_FFI_THROW(RuntimeError) << "it is no JSON: " << std::string(problem);
@@ -99,13 +101,11 @@ Manifest Parse(const std::string& text) {
   return manifest;
 }
 
-}  // namespace
-
 Manifest ReadManifest(const std::string& folder) {
   const std::string path = folder + "/manifest.json";
   const std::string text = ReadText(path);
   try {
-    return Parse(text);
+    return ParseManifest(text);
   } catch (const tvm::ffi::Error& error) {
     TVM_FFI_THROW(RuntimeError) << path << ": " << error.message();
   }

@@ -23,4 +23,7 @@ struct Manifest {
 // with another TVM than this runtime is (the VM's bytecode changes between releases).
 Manifest ReadManifest(const std::string& folder);
 
+// The same of the file's text.
+Manifest ParseManifest(const std::string& text);
+
 }  // namespace syncnas::runner

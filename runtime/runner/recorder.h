@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Follows one run of the VM: when each kernel, transfer and lane function begins and ends.
+// When each step of one run began and ended on the host.
 #pragma once
 
-#include <tvm/ffi/function.h>
-
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,15 +11,17 @@ namespace syncnas::runner {
 
 class Recorder {
  public:
-  Recorder();
-  // To be given to the VM's set_instrument; keeps what it writes to alive.
-  tvm::ffi::Function instrument() const;
-  // A list of {name, region, start_ns, end_ns} in the order of the calls.
+  // Something that began at `start_ns` and ends now.
+  void Note(const std::string& name, const std::string& region, int64_t start_ns);
+  // A list of {name, region, start_ns, end_ns} in the order of the steps.
   std::string Json() const;
 
  private:
-  struct Log;
-  std::shared_ptr<Log> log_;
+  struct Event {
+    std::string name, region;
+    int64_t start_ns, end_ns;
+  };
+  std::vector<Event> events_;
 };
 
 }  // namespace syncnas::runner

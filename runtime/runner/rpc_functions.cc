@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "../json.h"
 #include "runner.h"
@@ -37,6 +38,8 @@ std::string ListText(const std::vector<double>& values) {
 class RunnerModule final : public ffi::ModuleObj {
  public:
   explicit RunnerModule(const std::string& folder) : runner_(folder) {}
+  RunnerModule(const std::string& folder, Manifest manifest, CpuLane lane)
+      : runner_(folder, std::move(manifest), std::move(lane)) {}
 
   const char* kind() const final { return "syncnas_runner"; }
   int GetPropertyMask() const final { return ffi::Module::kRunnable; }
@@ -83,6 +86,11 @@ ffi::Module Load(const ffi::String& folder) {
   return ffi::Module(ffi::make_object<RunnerModule>(Resolve(folder)));
 }
 
+// For a process that gives its lanes their cores itself, and whose manifest may be no file yet.
+ffi::Module LoadUnbound(const std::string& folder, const std::string& manifest) {
+  return ffi::Module(ffi::make_object<RunnerModule>(folder, ParseManifest(manifest), CpuLane()));
+}
+
 // Whether an upload arrived whole: its size (-1 where it is not there) and what is free beside it.
 ffi::String FileStatus(const ffi::String& name) {
   const std::string path = Resolve(name);
@@ -101,6 +109,7 @@ ffi::String FileStatus(const ffi::String& name) {
 TVM_FFI_STATIC_INIT_BLOCK() {
   ffi::reflection::GlobalDef()
       .def("syncnas.runner.load", Load)
+      .def("syncnas.runner.load_unbound", LoadUnbound)
       .def("syncnas.runner.file_status", FileStatus)
       .def("syncnas.runner.hottest_celsius", HottestCelsius);
 }

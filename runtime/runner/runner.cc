@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runner.h"
 
-#include <tvm/ffi/container/array.h>
 #include <tvm/ffi/error.h>
+#include <tvm/ffi/function.h>
 #include <tvm/ffi/extra/json.h>
 
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "../clock_sync.h"
 #include "../device.h"
@@ -22,64 +23,32 @@ namespace ffi = tvm::ffi;
 namespace json = tvm::ffi::json;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kPooledAllocator = 2;
-
-ffi::Function Member(const ffi::Module& module, const char* name) {
-  auto function = module->GetFunction(name, true);
-  if (!function.has_value()) {
-    TVM_FFI_THROW(RuntimeError) << "model.so has no function '" << name
-                                << "'; compile the model again";
-  }
-  return *function;
-}
-
-ffi::Module LoadVM(const std::string& folder, bool uses_gpu) {
-  const std::string path = folder + "/model.so";
-  ffi::Module vm = Member(ffi::Module::LoadFromFile(path), "vm_load_executable")().cast<ffi::Module>();
-  const ffi::Function initialize = Member(vm, "vm_initialization");
-  // (device type, device id, allocator) of each device; the VM wants the CPU at the end too.
-  if (uses_gpu) {
-    initialize(int{kDLCPU}, 0, kPooledAllocator, int{kDLOpenCL}, 0, kPooledAllocator, int{kDLCPU}, 0,
-               kPooledAllocator);
-  } else {
-    initialize(int{kDLCPU}, 0, kPooledAllocator);
-  }
-  return vm;
-}
-
 double MicrosecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
 }
 
+CpuLane LaneOf(const Manifest& manifest) { return CpuLane(manifest.cpus, manifest.cpu_threads); }
+
 }  // namespace
 
-Runner::Runner(const std::string& folder)
-    : folder_(folder), manifest_(ReadManifest(folder)), lane_(manifest_.cpus, manifest_.cpu_threads) {
-  if (manifest_.uses_gpu) opencl::OpenDevice(0);  // says what is missing, in one line
-  vm_ = LoadVM(folder, manifest_.uses_gpu);
-  main_ = Member(*vm_, "main");
-  for (const TensorSpec& spec : manifest_.inputs) {
-    inputs_.push_back(MakeHostTensor(spec));
-    arguments_.push_back(inputs_.back());
-  }
-  if (manifest_.uses_gpu) UploadWeights();
-}
+Runner::Runner(const std::string& folder) : Runner(folder, ReadManifest(folder)) {}
 
-void Runner::UploadWeights() {
-  for (const ffi::Any& weight : Member(*vm_, "gpu_weights")().cast<ffi::Array<ffi::Any>>()) {
-    arguments_.push_back(weight);
-  }
-}
+Runner::Runner(const std::string& folder, Manifest manifest)
+    : Runner(folder, manifest, LaneOf(manifest)) {}
 
-ffi::Tensor& Runner::Input(int64_t index) {
-  if (index < 0 || index >= static_cast<int64_t>(inputs_.size())) {
-    TVM_FFI_THROW(ValueError) << "no input " << index << "; the model has " << inputs_.size();
+Runner::Runner(const std::string& folder, Manifest manifest, CpuLane lane)
+    : manifest_(std::move(manifest)), lane_(std::move(lane)), replay_(folder, manifest_) {}
+
+const ffi::Tensor& Runner::Input(int64_t index) const {
+  if (index < 0 || index >= static_cast<int64_t>(replay_.inputs().size())) {
+    TVM_FFI_THROW(ValueError) << "no input " << index << "; the model has "
+                              << replay_.inputs().size();
   }
-  return inputs_[index];
+  return replay_.inputs()[index];
 }
 
 void Runner::SetInput(int64_t index, const void* data, size_t bytes) {
-  ffi::Tensor& input = Input(index);
+  const ffi::Tensor& input = Input(index);
   const size_t expected = TensorBytes(*input.GetDLTensorPtr());
   if (bytes != expected) {
     TVM_FFI_THROW(ValueError) << "input '" << manifest_.inputs[index].name << "' takes " << expected
@@ -103,31 +72,19 @@ void Runner::SetInput(int64_t index, const DLTensor& tensor) {
   SetInput(index, static_cast<const char*>(tensor.data) + tensor.byte_offset, TensorBytes(tensor));
 }
 
-void Runner::RunOnce() {
-  std::vector<ffi::AnyView> views(arguments_.begin(), arguments_.end());
-  ffi::Any result;
-  main_.CallPacked(views.data(), static_cast<int32_t>(views.size()), &result);
-  outputs_.clear();
-  if (manifest_.outputs.size() == 1) {
-    outputs_.push_back(result.cast<ffi::Tensor>());
-    return;
-  }
-  for (const ffi::Any& item : result.cast<ffi::Array<ffi::Any>>()) {
-    outputs_.push_back(item.cast<ffi::Tensor>());
-  }
-}
-
 void Runner::Run() {
   const CpuLane::Guard guard(lane_);
-  RunOnce();
+  replay_.Run();
+  ran_ = true;
 }
 
 const ffi::Tensor& Runner::GetOutput(int64_t index) const {
-  if (index < 0 || index >= static_cast<int64_t>(outputs_.size())) {
-    TVM_FFI_THROW(ValueError) << "no output " << index << "; "
-                              << (outputs_.empty() ? "run the model first" : "it has fewer");
+  if (!ran_) TVM_FFI_THROW(ValueError) << "no outputs yet; run the model first";
+  if (index < 0 || index >= static_cast<int64_t>(replay_.outputs().size())) {
+    TVM_FFI_THROW(ValueError) << "no output " << index << "; the model has "
+                              << replay_.outputs().size();
   }
-  return outputs_[index];
+  return replay_.outputs()[index];
 }
 
 std::vector<double> Runner::Time(int64_t repeat, double seconds) {
@@ -136,34 +93,32 @@ std::vector<double> Runner::Time(int64_t repeat, double seconds) {
   const Clock::time_point begin = Clock::now();
   while (static_cast<int64_t>(latencies_us.size()) < repeat) {
     const Clock::time_point start = Clock::now();
-    RunOnce();
+    replay_.Run();
     latencies_us.push_back(MicrosecondsSince(start));
     if (seconds > 0 && MicrosecondsSince(begin) >= seconds * 1e6) break;
   }
+  ran_ = ran_ || !latencies_us.empty();
   return latencies_us;
 }
 
 std::string Runner::Profile() {
-  const ffi::Function instrument = Member(*vm_, "set_instrument");
+  const CpuLane::Guard guard(lane_);
   const bool gpu = manifest_.uses_gpu;
-  Run();
+  replay_.Run();
   Recorder recorder;
-  instrument(recorder.instrument());
   if (gpu) ffi::Function::GetGlobalRequired("syncnas.opencl.profile_start")();
   const int64_t start_ns = opencl::HostNow();
   std::string problem, queue = "[]";
   try {
-    Run();
+    replay_.Run(&recorder);
   } catch (const ffi::Error& error) {
     problem = error.message();
   }
-  // In every case: an instrument or a recording queue left behind would slow later runs down.
-  instrument(ffi::Function::FromPacked(
-      [](const ffi::AnyView*, int32_t, ffi::Any* result) { *result = int64_t{0}; }));
-  if (gpu) {
+  if (gpu) {  // in every case: a recording queue left behind would slow later runs down
     queue = ffi::Function::GetGlobalRequired("syncnas.opencl.profile_stop")().cast<std::string>();
   }
   if (!problem.empty()) TVM_FFI_THROW(RuntimeError) << problem;
+  ran_ = true;
   return "{\"start_ns\": " + std::to_string(start_ns) + ", \"events\": " + recorder.Json() +
          ", \"queue\": " + queue + "}";
 }
@@ -177,7 +132,7 @@ std::string Runner::Describe() const {
   object.Set(ffi::String("cpu_threads"), int64_t{lane_.threads()});
   object.Set(ffi::String("gpu"),
              manifest_.uses_gpu ? ffi::String(opencl::OpenDevice(0).name()) : ffi::String());
-  object.Set(ffi::String("weights"), static_cast<int64_t>(arguments_.size() - inputs_.size()));
+  object.Set(ffi::String("weights"), static_cast<int64_t>(replay_.weights()));
   return json::Stringify(object);
 }
 

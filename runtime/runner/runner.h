@@ -5,20 +5,21 @@
 #pragma once
 
 #include <tvm/ffi/container/tensor.h>
-#include <tvm/ffi/extra/module.h>
-#include <tvm/ffi/function.h>
 
 #include <string>
 #include <vector>
 
 #include "cpu_lane.h"
 #include "manifest.h"
+#include "replay.h"
 
 namespace syncnas::runner {
 
 class Runner {
  public:
+  // On the cores that the folder's manifest names.
   explicit Runner(const std::string& folder);
+  Runner(const std::string& folder, Manifest manifest, CpuLane lane);
 
   const Manifest& manifest() const { return manifest_; }
   const CpuLane& lane() const { return lane_; }
@@ -35,18 +36,13 @@ class Runner {
   std::string Describe() const;
 
  private:
-  void RunOnce();
-  void UploadWeights();
-  tvm::ffi::Tensor& Input(int64_t index);
+  Runner(const std::string& folder, Manifest manifest);
+  const tvm::ffi::Tensor& Input(int64_t index) const;
 
-  std::string folder_;
   Manifest manifest_;
   CpuLane lane_;
-  tvm::ffi::Optional<tvm::ffi::Module> vm_;
-  tvm::ffi::Function main_;
-  std::vector<tvm::ffi::Tensor> inputs_;
-  std::vector<tvm::ffi::Any> arguments_;  // inputs, then the GPU lane's weights
-  std::vector<tvm::ffi::Tensor> outputs_;
+  Replay replay_;
+  bool ran_ = false;
 };
 
 }  // namespace syncnas::runner

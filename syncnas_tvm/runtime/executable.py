@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import time
+import json
+import threading
 from pathlib import Path
 
 import tvm
 import tvm_ffi
-from tvm import relax
 
 from syncnas_tvm.artifact import Manifest, read_manifest
 from syncnas_tvm.errors import ArtifactError
-from syncnas_tvm.passes.lift_gpu_weights import WEIGHTS_FUNCTION
 from syncnas_tvm.runtime.inputs import Array, Arrays, checked_inputs, random_inputs
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane, reserve_cores
 from syncnas_tvm.runtime.profiler import measured_timeline
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.timeline import Timeline
 
+_CALL_S = 1.0
+"""Seconds of runs that are timed in one call."""
+
 
 class Executable:
     """A model that runs on this machine; made by :func:`load`.
 
     ``inputs`` and ``outputs`` are the ONNX model's names, shapes and types, in order. The GPU
-    lane's weights are uploaded once, when the executable is made.
+    lane's weights are uploaded once, when the executable is made, and its memory is allocated then.
+    Threads that call the same executable take turns.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -34,11 +37,12 @@ class Executable:
         target = load_target("host")
         reserve_cores(target)
         self._cpus = target.cpus if self.uses_gpu else ()
-        devices = [tvm.cpu(0), *([gpu_device()] if self.uses_gpu else [])]
-        module = tvm.runtime.load_module(str(folder / "model.so"))
-        self._vm = relax.VirtualMachine(module, devices)
-        self._weights = list(self._vm[WEIGHTS_FUNCTION]()) if self.uses_gpu else []
-        self._main = self._vm["main"]
+        self._turn = threading.Lock()  # inputs and outputs are one caller's at a time
+        if self.uses_gpu:
+            gpu_device()  # says what is missing, in one line
+        with on_cpu_lane(self._cpus):
+            load_here = tvm_ffi.get_global_func("syncnas.runner.load_unbound")
+            self._runner = load_here(str(folder), json.dumps(manifest.to_json()))
 
     @property
     def uses_gpu(self) -> bool:
@@ -52,12 +56,12 @@ class Executable:
 
         Raises InputError for a missing, unknown or surplus input, a wrong shape or type.
         """
-        tensors = self._tensors(args, kwargs)
-        with on_cpu_lane(self._cpus):
-            results = self._run(tensors)
-        return {
-            spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)
-        }
+        with self._turn:
+            self._set_inputs(args, kwargs)
+            with on_cpu_lane(self._cpus):
+                self._runner["run"]()
+            output = self._runner["output"]
+            return {spec.name: output(i).numpy() for i, spec in enumerate(self.outputs)}
 
     def time(
         self,
@@ -72,27 +76,23 @@ class Executable:
 
         With ``seconds`` no further run begins after that time.
         """
-        tensors = self._tensors(args, kwargs)
-        with on_cpu_lane(self._cpus):
-            for _ in range(warmup):
-                self._run(tensors)
+        with self._turn, on_cpu_lane(self._cpus):
+            self._set_inputs(args, kwargs)
+            if warmup:
+                self._measure(warmup, 0.0)
             latencies_us: list[float] = []
-            begin = time.perf_counter()
             while len(latencies_us) < repeat:
-                start = time.perf_counter()
-                self._run(tensors)
-                end = time.perf_counter()
-                latencies_us.append((end - start) * 1e6)
-                if seconds and end - begin >= seconds:
+                # Call by call, so that Ctrl-C gets a chance.
+                latencies_us += self._measure(repeat - len(latencies_us), seconds or _CALL_S)
+                if seconds:
                     break
         return latencies_us
 
     def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
         """The measured timeline of one run (after one to warm up): kernels and syncs, by lane."""
-        tensors = self._tensors(args, kwargs)
-        with on_cpu_lane(self._cpus):
-            self._run(tensors)
-            return measured_timeline(self._vm, lambda: self._run(tensors), self.uses_gpu)
+        with self._turn, on_cpu_lane(self._cpus):
+            self._set_inputs(args, kwargs)
+            return measured_timeline(self._runner["profile"]())
 
     def celsius(self) -> float:
         """The hottest sensor of this machine in degrees Celsius; -1 where it shows none."""
@@ -102,15 +102,12 @@ class Executable:
         """Inputs of the right shapes: normal for floats, 0 and 1 for integers."""
         return random_inputs(self.inputs, seed)
 
-    def _run(self, tensors: list[tvm.runtime.Tensor]) -> list[tvm.runtime.Tensor]:
-        result = self._main(*tensors, *self._weights)
-        return [result] if len(self.outputs) == 1 else list(result)
+    def _measure(self, repeat: int, seconds: float) -> list[float]:
+        return list(json.loads(self._runner["time"](repeat, seconds)))
 
-    def _tensors(
-        self, args: tuple[Array | Arrays, ...], kwargs: Arrays
-    ) -> list[tvm.runtime.Tensor]:
-        arrays = checked_inputs(self.inputs, args, kwargs)
-        return [tvm.runtime.tensor(array) for array in arrays]
+    def _set_inputs(self, args: tuple[Array | Arrays, ...], kwargs: Arrays) -> None:
+        for i, array in enumerate(checked_inputs(self.inputs, args, kwargs)):
+            self._runner["set_input"](i, tvm.runtime.tensor(array))
 
 
 def load(folder: str | Path) -> Executable:

@@ -14,7 +14,7 @@ from syncnas_tvm.artifact import MANIFEST, MODEL, Manifest, read_manifest
 from syncnas_tvm.errors import ArtifactError, DeviceError, error_line
 from syncnas_tvm.runtime.deadline import deadline
 from syncnas_tvm.runtime.inputs import Array, Arrays, checked_inputs, random_inputs
-from syncnas_tvm.runtime.profiler import device_timeline
+from syncnas_tvm.runtime.profiler import measured_timeline
 from syncnas_tvm.runtime.tracker import request_device
 from syncnas_tvm.timeline import Timeline
 
@@ -87,7 +87,7 @@ class RemoteExecutable:
     def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
         """The measured timeline of one run, both lanes, on the device's clock."""
         self._set_inputs(args, kwargs)
-        return device_timeline(self._call("profiling", self._runner["profile"]))
+        return measured_timeline(self._call("profiling", self._runner["profile"]))
 
     def celsius(self) -> float:
         """The hottest sensor of the device; -1 where it shows none."""
