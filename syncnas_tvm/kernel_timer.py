@@ -1,9 +1,10 @@
 """Measures kernels on this machine: what the planner knows of ``host``.
 
 Kernels are timed as a network runs them: one call of each in turn, so that the others have pushed
-its weights and its code out of the nearest caches, and its inputs written just before, as the
-kernel in front of it would. In a loop of its own a kernel can be a third faster. What the call from
-Python costs is measured with a kernel that does nothing, and taken off.
+its weights and its code out of the nearest caches. Its inputs are written just before, as the
+kernel in front of it would, and so is the memory that its result goes to: a compiled model works in
+little memory, over and over, so what a kernel overwrites is near. In a loop of its own a kernel can be a
+third faster. What the call from Python costs is measured with a kernel that does nothing, and taken off.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Timed(Protocol):
     """A kernel with its tensors."""
 
     def write_inputs(self) -> None:
-        """Write the inputs anew: they are where a kernel in front would have left them."""
+        """Write the inputs anew, and before them what the result goes to."""
 
     def run(self) -> None:
         """Run the kernel, or hand it to the GPU."""
@@ -147,15 +148,26 @@ class Call:
         ]
         self._args = [tvm.runtime.tensor(array, device) for array in arrays]
         self._inputs = list(zip(self._args[:inputs], arrays, strict=False))
+        self._result: Any = None
 
     def write_inputs(self) -> None:
-        """Write the inputs anew: they are where a kernel in front would have left them."""
+        """Write the inputs anew, and before them what the result goes to."""
+        for tensor in _tensors(self._result):
+            tensor.copyfrom(np.zeros(tensor.shape, str(tensor.dtype)))
+        self._result = None  # back to the VM's pool: the next result goes to the same memory
         for tensor, array in self._inputs:
             tensor.copyfrom(array)
 
     def run(self) -> None:
         """Run the kernel, or hand it to the GPU."""
-        self._run(*self._args)
+        self._result = self._run(*self._args)
+
+
+def _tensors(result: Any) -> list[tvm.runtime.Tensor]:
+    """The tensors of what a function of the VM returned."""
+    if result is None:
+        return []
+    return [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
 
 
 def cpu_us(call: Timed) -> float:

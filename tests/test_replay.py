@@ -24,7 +24,7 @@ def model() -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(model: Path, nothing_measured: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every region cut in two: as many syncs as there can be."""
     out = tmp_path_factory.mktemp("replay") / "out"
     compile_onnx(model, split_all=True, timed=False, verify=False, output=out)
