@@ -15,7 +15,7 @@ from syncnas_tvm.passes.lanes import replace_region
 from syncnas_tvm.passes.rule import SplitRule, register_rule
 from syncnas_tvm.plan import Decision
 
-SHARES = tuple(i / 8 for i in range(1, 8))
+SHARES = tuple(i / 16 for i in range(1, 16))
 
 
 @register_rule
@@ -47,7 +47,7 @@ class ChannelSplit(SplitRule):
         return len(region.out_shapes) == 1 and self._states(graph, region).splits
 
     def variants(self, graph: RegionGraph, region: Region) -> list[Decision]:
-        """Shares in eighths, those that cut at the same channels listed once."""
+        """Shares in sixteenths, those that cut at the same channels listed once."""
         if not self.applies(graph, region):
             return []
         states = self._states(graph, region)

@@ -368,14 +368,14 @@ def test_mlp_of_a_transformer() -> None:
 
 
 def test_cuts_keep_the_step() -> None:
-    """Shares in eighths; those that cut at the same channels are listed once."""
-    wide = one_region(lambda n, x: n.mbconv(x, 96, 8), channels=8)
-    assert shares(wide) == [i / 8 for i in range(1, 8)]
+    """Shares in sixteenths; those that cut at the same channels are listed once."""
+    wide = one_region(lambda n, x: n.mbconv(x, 256, 8), channels=8)
+    assert shares(wide) == [i / 16 for i in range(1, 16)]
     # 24 channels in steps of 8 can be cut at 8 and at 16 only.
     narrow = one_region(lambda n, x: n.mbconv(x, 24, 8), channels=8)
-    assert shares(narrow) == [0.125, 0.5]
+    assert shares(narrow) == [0.0625, 0.5]
     coarse = graph_of(lambda n, x: n.mbconv(x, 96, 8), step=32, channels=8)
-    assert shares(coarse) == [0.125, 0.5]
+    assert shares(coarse) == [0.0625, 0.5]
 
 
 def test_channels_below_the_step_are_cut_in_smaller_steps() -> None:
@@ -396,7 +396,7 @@ def test_all_decisions_are_offered_and_differ() -> None:
     works = [rule.work(graph, region, decision) for decision in rule.variants(graph, region)]
     widths = [work.kernels("gpu")[0].shapes[-1][1] for work in works]
     assert widths == sorted(set(widths))
-    assert len(widths) == 7
+    assert len(widths) == 11
     assert all(width % 8 == 0 for width in widths)
 
 
