@@ -19,6 +19,7 @@ from syncnas_tvm.graph.region_work import groups_in
 from syncnas_tvm.kernel_timer import time_kernels
 from syncnas_tvm.lane_timer import measured_lane_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
+from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.planner import Candidate, Space
 from syncnas_tvm.planner.cost_mode import kernels_of
@@ -152,21 +153,23 @@ def measured_costs(target: Target) -> TargetCosts:
     the host thread pays per enqueued kernel, and how much the lanes slow each other down."""
     gpu, cpu = gpu_device(), tvm.cpu(0)
     with on_cpu_lane(target.cpus):
-        to_gpu, to_cpu = _transfer(cpu, gpu), _transfer(gpu, cpu)
+        to_gpu, to_cpu = _transfer(cpu, "gpu"), _transfer(gpu, "cpu")
     return replace(target.costs, to_gpu=to_gpu, to_cpu=to_cpu, **vars(measured_lane_costs(target)))
 
 
-def _transfer(source: tvm.runtime.Device, to: tvm.runtime.Device) -> Transfer:
-    """A line through the times of a small and a large copy, as the executable makes them."""
+def _transfer(source: tvm.runtime.Device, lane: Lane) -> Transfer:
+    """A line through the times of a small and a large transfer, as the executable makes them."""
     sizes = (4096, 1 << 20)
+    move = tvm.get_global_func(TRANSFER)
     times_us = []
     for size in sizes:
         tensor = tvm.runtime.tensor(np.zeros(size // 4, "float32"), source)
         samples = []
         for _ in range(20):
             start = time.perf_counter()
-            tensor.copyto(to)
+            moved = move(tensor, DEVICE_TYPE[lane], 0)
             samples.append((time.perf_counter() - start) * 1e6)
+            del moved
         gpu_device().sync()
         times_us.append(float(np.median(samples)))
     per_byte = max((times_us[1] - times_us[0]) / (sizes[1] - sizes[0]), 1e-6)
