@@ -57,11 +57,11 @@ Buffer* BufferPool::TakeFree(size_t size) {
 Buffer* BufferPool::Create(size_t size, cl_int* code) {
   // Shared: a buffer in fine-grained virtual memory, which the host may touch without mapping it.
   void* shared = nullptr;
-  if (device_.shares_memory()) {
+  if (device_.memory() == MemoryKind::kShared) {
     shared = CL().clSVMAlloc(device_.context(), kClMemReadWrite | kClMemSvmFineGrainBuffer, size, 0);
   }
-  // Else ALLOC_HOST_PTR: memory that the CPU can reach too. On a phone, where both share the DRAM, copies
-  // then move data without the driver's bounce buffers.
+  // Else ALLOC_HOST_PTR: memory that the CPU can reach too. Where both share the DRAM, mapping it then
+  // moves nothing, and copies need no bounce buffers.
   const cl_bitfield where = shared != nullptr ? kClMemUseHostPtr : kClMemAllocHostPtr;
   cl_mem memory =
       CL().clCreateBuffer(device_.context(), kClMemReadWrite | where, size, shared, code);
@@ -75,6 +75,24 @@ Buffer* BufferPool::Create(size_t size, cl_int* code) {
   return buffer;
 }
 
+void Buffer::MarkUsed(uint64_t stream_id, uint64_t number) {
+  // Two threads may use a buffer at the same time: the later command counts.
+  uint64_t last = last_use_.load(std::memory_order_relaxed);
+  while (last < number &&
+         !last_use_.compare_exchange_weak(last, number, std::memory_order_relaxed)) {
+  }
+  const uint64_t before = used_in_.load(std::memory_order_relaxed);
+  if (before == stream_id) return;
+  used_in_.store(before == kUnused ? stream_id : kSeveralStreams, std::memory_order_relaxed);
+}
+
+uint64_t Buffer::LastUse(Stream& stream) const {
+  const uint64_t used_in = used_in_.load(std::memory_order_relaxed);
+  if (used_in == kUnused) return 0;
+  if (used_in == stream.id()) return last_use_.load(std::memory_order_relaxed);
+  return stream.Submitted();  // whoever used it elsewhere has let this stream wait for that
+}
+
 void BufferPool::OrderAfterLastUse(Buffer* buffer, Stream& stream) {
   const uint64_t used_in = buffer->used_in_.load(std::memory_order_relaxed);
   if (used_in == Buffer::kUnused || used_in == stream.id()) return;
@@ -82,6 +100,7 @@ void BufferPool::OrderAfterLastUse(Buffer* buffer, Stream& stream) {
     if (used_in == Buffer::kSeveralStreams || used_in == other.id()) stream.WaitFor(other);
   });
   // From here on, being ordered after this stream means being ordered after all earlier uses.
+  buffer->last_use_.store(stream.Submitted(), std::memory_order_relaxed);
   buffer->used_in_.store(stream.id(), std::memory_order_relaxed);
 }
 
@@ -106,7 +125,7 @@ void BufferPool::Trim() {
     stats_.cached_bytes = 0;
   }
   // The driver keeps a buffer until the last command on it has ended, but not what it shares.
-  if (device_.shares_memory()) device_.FinishAll();
+  if (device_.memory() == MemoryKind::kShared) device_.FinishAll();
   for (const auto& [size, buffers] : unwanted) {
     for (Buffer* buffer : buffers) Destroy(buffer);
   }

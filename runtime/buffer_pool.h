@@ -6,8 +6,8 @@
 // in the middle of a model), so freed buffers wait in free lists, one per size class.
 //
 // A buffer goes back to the pool while commands that use it are still queued; that is safe:
-// - its next user is a command (kernels, copies *and* writes from the host are all commands: nothing
-//   here touches a buffer's memory directly), and a queue runs its commands in order;
+// - its next user is a command, and a queue runs its commands in order; or it is the host, which first
+//   asks whether the last command that used the buffer has ended;
 // - a user in another stream gets a barrier first. For that, each buffer remembers its stream.
 #pragma once
 
@@ -36,18 +36,18 @@ class Buffer {
   // Where the host may read and write the buffer while no command uses it; null where it may not.
   void* const shared;
 
-  // To be called for every command that uses the buffer.
-  void MarkUsed(uint64_t stream_id) {
-    const uint64_t before = used_in_.load(std::memory_order_relaxed);
-    if (before == stream_id) return;
-    used_in_.store(before == kUnused ? stream_id : kSeveralStreams, std::memory_order_relaxed);
-  }
+  // To be called for every command that uses the buffer, with its number in the stream.
+  void MarkUsed(uint64_t stream_id, uint64_t number);
+
+  // The number of the last command in `stream` that the buffer's content depends on.
+  uint64_t LastUse(Stream& stream) const;
 
  private:
   friend class BufferPool;
   static constexpr uint64_t kUnused = 0;
   static constexpr uint64_t kSeveralStreams = UINT64_MAX;
   std::atomic<uint64_t> used_in_{kUnused};
+  std::atomic<uint64_t> last_use_{0};  // where one stream uses it
 };
 
 struct PoolStats {

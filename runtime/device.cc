@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 
 #include "device_selection.h"
 #include "opencl_error.h"
@@ -16,17 +15,6 @@
 namespace syncnas::opencl {
 
 namespace {
-
-bool CanShareMemory(const Device& device) {
-  const char* chosen = std::getenv("SYNCNAS_OPENCL_MEMORY");
-  if (chosen != nullptr && std::strcmp(chosen, "copied") == 0) return false;
-  if (CL().clSVMAlloc == nullptr || CL().clSVMFree == nullptr) return false;
-  // A device of OpenCL 1.2 does not know the question.
-  cl_bitfield capabilities = 0;
-  const cl_int code = CL().clGetDeviceInfo(device.id(), kClDeviceSvmCapabilities,
-                                           sizeof(capabilities), &capabilities, nullptr);
-  return code == kClSuccess && (capabilities & kClDeviceSvmFineGrainBuffer) != 0;
-}
 
 std::atomic<bool> shutting_down{false};
 
@@ -89,12 +77,12 @@ void Device::Open() {
   if (is_open()) return;
   std::lock_guard<std::mutex> lock(open_mutex_);
   if (is_open()) return;
+  memory_ = ChooseMemory(id_, name_);
   if (context_ == nullptr) {
     cl_int code = kClSuccess;
     context_ = CL().clCreateContext(nullptr, 1, &id_, nullptr, nullptr, &code);
     Check(code, "clCreateContext", name_);
   }
-  shares_memory_ = CanShareMemory(*this);
   default_stream_ = CreateStream();
   RegisterDrainAtExit();
   open_.store(true, std::memory_order_release);

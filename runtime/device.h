@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "buffer_pool.h"
+#include "memory_kind.h"
 #include "opencl_types.h"
 #include "staging.h"
 #include "stream.h"
@@ -43,9 +44,8 @@ class Device {
   // that fails does not take the others along.
   void Open();
   cl_context context() const { return context_; }
-  // Whether the host reads and writes buffers itself, without commands: where the device has
-  // fine-grained shared virtual memory, unless SYNCNAS_OPENCL_MEMORY is "copied".
-  bool shares_memory() const { return shares_memory_; }
+  // How tensors get to the device's buffers and back; chosen when the device is opened.
+  MemoryKind memory() const { return memory_; }
   BufferPool& buffers() { return buffers_; }
   StagingPool& staging() { return staging_; }
 
@@ -77,7 +77,7 @@ class Device {
   std::mutex open_mutex_;
   std::atomic<bool> open_{false};
   cl_context context_ = nullptr;
-  bool shares_memory_ = false;
+  MemoryKind memory_ = MemoryKind::kCopied;
   Stream* default_stream_ = nullptr;  // the first of streams_
 
   std::mutex streams_mutex_;

@@ -1,16 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// TVM's view of an OpenCL device: memory, copies, streams, attributes.
-//
-// Copies, and what each of them waits for:
-// - host to device: nothing. The data is copied aside (staging.h) and a non-blocking write joins the
-//   in-order queue behind the kernels that are already there, so it also cannot overwrite what they
-//   still read. A large write into an idle stream skips the copy and blocks for its own duration.
-// - device to host: for what was enqueued in the same stream before, which is what the data depends
-//   on; kernels that another thread enqueues behind the read are not waited for.
-// - where host and device share memory (fine-grained SVM) both are the host's own: a write if nothing
-//   is queued, a read when what is queued has ended. No command, and no thread to wake up.
-// - device to device: nothing on one device; across devices it goes through the host.
+// TVM's view of an OpenCL device: memory, copies, streams, attributes. What copies wait for: copies.h.
 #include "device_api.h"
 
 #include <tvm/ffi/error.h>
@@ -19,12 +9,10 @@
 #include <tvm/ffi/reflection/registry.h>
 #include <tvm/runtime/device_api.h>
 
-#include <cstring>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "copies.h"
 #include "device.h"
 #include "opencl_error.h"
 #include "opencl_loader.h"
@@ -41,76 +29,6 @@ thread_local int current_device = 0;
 
 Buffer* AsBuffer(const void* pointer) {
   return const_cast<Buffer*>(static_cast<const Buffer*>(pointer));
-}
-
-const std::string* const kWrite = Intern("write");
-const std::string* const kRead = Intern("read");
-const std::string* const kCopy = Intern("copy");
-
-void CheckCopy(cl_int code, const char* call, const DeviceState& device, size_t bytes) {
-  if (code == kClSuccess) return;
-  ThrowCallError(code, {call, device.name(), "", "a copy of " + std::to_string(bytes) + " bytes"});
-}
-
-// Copying aside costs the host a second pass over the data. That is worth it unless there is nothing
-// to wait for and the data is large, or it is so large that it can only be weights, which are
-// uploaded before anything runs.
-bool ShouldStage(size_t bytes, Stream& stream) {
-  constexpr size_t kCheapToCopy = size_t{256} << 10;
-  if (bytes > StagingPool::kLargestBlock) return false;
-  return bytes <= kCheapToCopy || !stream.KnownIdle();
-}
-
-void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
-  DeviceState& device = to->device;
-  to->MarkUsed(stream.id());
-  if (to->shared != nullptr && stream.KnownIdle() && !stream.Recording()) {
-    std::memcpy(static_cast<char*>(to->shared) + offset, from, bytes);
-    return;
-  }
-  const auto write_from = [&](const void* source) {
-    return [=](cl_command_queue queue, cl_event* event) {
-      return CL().clEnqueueWriteBuffer(queue, to->memory, kClFalse, offset, bytes, source, 0,
-                                       nullptr, event);
-    };
-  };
-  if (!ShouldStage(bytes, stream)) {
-    const cl_int code = stream.SubmitAndWait(kWrite, bytes, write_from(from));
-    return CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
-  }
-  std::unique_ptr<StagingPool::Block> block = device.staging().Take(bytes);
-  std::memcpy(block->data.get(), from, bytes);
-  Pending write;
-  const cl_int code = stream.Submit(kWrite, bytes, write_from(block->data.get()), &write);
-  CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
-  device.staging().ReturnAfter(std::move(block), write.event);
-}
-
-void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
-  from->MarkUsed(stream.id());
-  if (from->shared != nullptr && !stream.Recording()) {
-    CheckCopy(stream.WaitForLast(), "clWaitForEvents", from->device, bytes);
-    std::memcpy(to, static_cast<const char*>(from->shared) + offset, bytes);
-    return;
-  }
-  const cl_int code =
-      stream.SubmitAndWait(kRead, bytes, [&](cl_command_queue queue, cl_event* event) {
-        return CL().clEnqueueReadBuffer(queue, from->memory, kClFalse, offset, bytes, to, 0, nullptr,
-                                        event);
-      });
-  CheckCopy(code, "clEnqueueReadBuffer", from->device, bytes);
-}
-
-void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t bytes,
-          Stream& stream) {
-  from->MarkUsed(stream.id());
-  to->MarkUsed(stream.id());
-  const cl_int code =
-      stream.Submit(kCopy, bytes, [&](cl_command_queue queue, cl_event* event) {
-        return CL().clEnqueueCopyBuffer(queue, from->memory, to->memory, from_offset, to_offset,
-                                        bytes, 0, nullptr, event);
-      });
-  CheckCopy(code, "clEnqueueCopyBuffer", from->device, bytes);
 }
 
 class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {

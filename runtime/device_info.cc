@@ -4,6 +4,7 @@
 //
 // syncnas.opencl.devices()           -> JSON list in TVM's order; "[]" where there is no OpenCL
 // syncnas.opencl.pool_stats(index)   -> JSON object {"live_bytes", "cached_bytes", "buffers_created"}
+// syncnas.opencl.memory(index)       -> "shared", "mapped" or "copied" (memory_kind.h)
 // syncnas.opencl.trim_pool(index)    -> None; gives cached buffers back to the driver
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
@@ -47,6 +48,7 @@ JsonObject Describe(const Device& device) {
       .Add("max_allocation_bytes", static_cast<int64_t>(limits.max_allocation))
       .Add("opencl_version", OpenCLVersion(device))
       .Add("driver_version", device.InfoString(kClDriverVersion))
+      .Add("memory", MemoryName(OfferedMemory(device.id())))
       .Add("has_fp16", extensions.find("cl_khr_fp16") != std::string::npos);
 }
 
@@ -69,6 +71,10 @@ TVM_FFI_STATIC_INIT_BLOCK() {
   tvm::ffi::reflection::GlobalDef()
       .def("syncnas.opencl.devices", ListAsJson)
       .def("syncnas.opencl.pool_stats", PoolStatsAsJson)
+      .def("syncnas.opencl.memory",
+           [](int64_t index) {
+             return tvm::ffi::String(MemoryName(OpenDevice(static_cast<int>(index)).memory()));
+           })
       .def("syncnas.opencl.trim_pool",
            [](int64_t index) { OpenDevice(static_cast<int>(index)).buffers().Trim(); });
 }

@@ -74,12 +74,25 @@ class OpenCLModule final : public ffi::ModuleObj {
     Stream& stream = device.CurrentStream();
     Program::Loan kernel(ProgramFor(device), name);
     SetArguments(signature, name, values, kernel.get(), stream);
-    const cl_int code = stream.Submit(&name, 0, [&](cl_command_queue queue, cl_event* event) {
+    uint64_t number = 0;
+    const auto launch = [&](cl_command_queue queue, cl_event* event) {
       return CL().clEnqueueNDRangeKernel(queue, kernel.get(), static_cast<cl_uint>(shape.dimensions),
                                          nullptr, shape.global.data(), shape.local.data(), 0,
                                          nullptr, event);
-    });
+    };
+    const cl_int code = stream.Submit(&name, 0, launch, &number);
     if (code != kClSuccess) ThrowLaunchError(code, device, name, kernel.get(), shape);
+    MarkBuffers(signature, values, stream.id(), number);
+  }
+
+  static void MarkBuffers(const KernelSignature& signature, const TVMFFIAny* values,
+                          uint64_t stream_id, uint64_t number) {
+    for (size_t i = 0; i < signature.argument_count(); ++i) {
+      if (!signature.IsBuffer(i)) continue;
+      if (Buffer* buffer = signature.BufferArgument(values[i], i)) {
+        buffer->MarkUsed(stream_id, number);
+      }
+    }
   }
 
   // Where the kernel's data is; a kernel without buffers runs on the thread's current device.
@@ -99,7 +112,6 @@ class OpenCLModule final : public ffi::ModuleObj {
       if (signature.IsBuffer(i)) {
         Buffer* buffer = signature.BufferArgument(values[i], i);
         if (buffer != nullptr) CheckSameDevice(*buffer, stream, name, i);
-        if (buffer != nullptr) buffer->MarkUsed(stream.id());
         cl_mem memory = buffer != nullptr ? buffer->memory : nullptr;
         code = CL().clSetKernelArg(kernel, index, sizeof(memory), &memory);
       } else {

@@ -48,6 +48,11 @@ namespace syncnas::opencl {
   X(cl_int, clEnqueueCopyBuffer,                                                                  \
     (cl_command_queue, cl_mem, cl_mem, size_t, size_t, size_t, cl_uint, const cl_event*,          \
      cl_event*))                                                                                  \
+  X(void*, clEnqueueMapBuffer,                                                                    \
+    (cl_command_queue, cl_mem, cl_bool, cl_bitfield, size_t, size_t, cl_uint, const cl_event*,    \
+     cl_event*, cl_int*))                                                                         \
+  X(cl_int, clEnqueueUnmapMemObject,                                                              \
+    (cl_command_queue, cl_mem, void*, cl_uint, const cl_event*, cl_event*))                       \
   X(cl_int, clEnqueueMarkerWithWaitList,                                                          \
     (cl_command_queue, cl_uint, const cl_event*, cl_event*))                                      \
   X(cl_int, clEnqueueBarrierWithWaitList,                                                         \

@@ -58,6 +58,10 @@ constexpr cl_uint kClDeviceName = 0x102B;
 constexpr cl_uint kClDriverVersion = 0x102D;
 constexpr cl_uint kClDeviceVersion = 0x102F;
 constexpr cl_uint kClDeviceExtensions = 0x1030;
+constexpr cl_uint kClDeviceHostUnifiedMemory = 0x1035;
+
+constexpr cl_bitfield kClMapRead = 1 << 0;
+constexpr cl_bitfield kClMapWriteInvalidateRegion = 1 << 2;
 
 constexpr cl_bitfield kClQueueProfilingEnable = 1 << 1;
 

@@ -12,6 +12,28 @@
 
 namespace syncnas::opencl {
 
+namespace {
+
+// How long a thread looks at an event before it goes to sleep: waking up takes tens of microseconds,
+// and the lanes of a split plan end at about the same time.
+constexpr std::chrono::microseconds kSpin{100};
+
+// False while the command is queued or running. Errors count as ended: a wait then reports them.
+bool Ended(cl_event event) {
+  cl_int status = kClComplete;
+  const cl_int code = CL().clGetEventInfo(event, kClEventCommandExecutionStatus, sizeof(status),
+                                          &status, nullptr);
+  return code != kClSuccess || status <= kClComplete;
+}
+
+void Spin(cl_event event) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  while (!Ended(event) && std::chrono::steady_clock::now() < deadline) {
+  }
+}
+
+}  // namespace
+
 const std::string* Intern(const std::string& text) {
   static auto* mutex = new std::mutex();
   static auto* texts = new std::unordered_set<std::string>();
@@ -19,7 +41,8 @@ const std::string* Intern(const std::string& text) {
   return &*texts->insert(text).first;
 }
 
-Stream::Stream(Device& device, uint64_t id) : device_(device), id_(id) {
+Stream::Stream(Device& device, uint64_t id)
+    : device_(device), id_(id), keeps_events_(device.memory() == MemoryKind::kShared) {
   recording_ = Profiling();
   ReplaceQueue(recording_ ? kClQueueProfilingEnable : 0);
 }
@@ -27,7 +50,7 @@ Stream::Stream(Device& device, uint64_t id) : device_(device), id_(id) {
 Stream::~Stream() {
   if (ShuttingDown()) return;
   for (const Record& record : records_) CL().clReleaseEvent(record.event);
-  if (last_event_ != nullptr) CL().clReleaseEvent(last_event_);
+  for (const Pending& command : kept_) CL().clReleaseEvent(command.event);
   CL().clReleaseCommandQueue(queue_);
 }
 
@@ -64,25 +87,50 @@ void Stream::Finish() {
     ThrowCallError(code, {"clFinish", device_.name(), last, "a command failed; this is the last one"});
   }
   lock.lock();
-  ended_ = std::max(ended_, submitted);
+  NoteEnded(submitted);
 }
 
 cl_int Stream::WaitFor(const Pending& pending) {
+  Spin(pending.event);
   const cl_int code = CL().clWaitForEvents(1, &pending.event);
   CL().clReleaseEvent(pending.event);
   if (code == kClSuccess) {
     std::lock_guard<std::mutex> lock(mutex_);
-    ended_ = std::max(ended_, pending.number);
+    NoteEnded(pending.number);
   }
   return code;
 }
 
-bool Stream::KeepsLast() const { return device_.shares_memory(); }
+void Stream::NoteEnded(uint64_t number) {
+  ended_ = std::max(ended_, number);
+  while (!kept_.empty() && kept_.front().number <= ended_) {
+    CL().clReleaseEvent(kept_.front().event);
+    kept_.pop_front();
+  }
+}
 
-void Stream::KeepLast(cl_event event, bool take) {
-  if (!take) CL().clRetainEvent(event);
-  if (last_event_ != nullptr) CL().clReleaseEvent(last_event_);
-  last_event_ = event;
+void Stream::KeepEvent(cl_event event, bool shared) {
+  // Who waits for an older one waits for the oldest that is left: a little longer than needed.
+  constexpr size_t kMostKept = 64;
+  if (shared) CL().clRetainEvent(event);
+  kept_.push_back({event, submitted_});
+  if (kept_.size() <= kMostKept) return;
+  CL().clReleaseEvent(kept_.front().event);
+  kept_.pop_front();
+}
+
+Pending Stream::KeptFrom(uint64_t number) {
+  // There is one: the last command is kept until it is known to have ended.
+  const auto found = std::lower_bound(
+      kept_.begin(), kept_.end(), number,
+      [](const Pending& command, uint64_t wanted) { return command.number < wanted; });
+  CL().clRetainEvent(found->event);
+  return *found;
+}
+
+uint64_t Stream::Submitted() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return submitted_;
 }
 
 bool Stream::Recording() {
@@ -90,54 +138,43 @@ bool Stream::Recording() {
   return recording_;
 }
 
-namespace {
-
-// How long a thread looks at an event before it goes to sleep: waking up takes tens of microseconds,
-// and the lanes of a split plan end at about the same time.
-constexpr std::chrono::microseconds kSpin{100};
-
-void Spin(cl_event event) {
-  const auto deadline = std::chrono::steady_clock::now() + kSpin;
-  cl_int status = 1;
-  do {
-    const cl_int code = CL().clGetEventInfo(event, kClEventCommandExecutionStatus, sizeof(status),
-                                            &status, nullptr);
-    if (code != kClSuccess) return;
-  } while (status > kClComplete && std::chrono::steady_clock::now() < deadline);
-}
-
-}  // namespace
-
-cl_int Stream::WaitForLast() {
+cl_int Stream::WaitUntilEnded(uint64_t number) {
   std::unique_lock<std::mutex> lock(mutex_);
-  if (ended_ == submitted_) return kClSuccess;
-  const Pending last{last_event_, submitted_};
-  CL().clRetainEvent(last.event);
+  if (number <= ended_) return kClSuccess;
+  const Pending command = KeptFrom(number);
   lock.unlock();
-  return Wait(last);
-}
-
-cl_int Stream::Wait(const Pending& pending) {
-  Spin(pending.event);
-  return WaitFor(pending);
+  return WaitFor(command);
 }
 
 cl_int Stream::Mark(Pending* mark) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (KeepsLast() && last_event_ != nullptr) {
-    CL().clRetainEvent(last_event_);
-    *mark = {last_event_, submitted_};
+  *mark = {nullptr, submitted_};
+  if (ended_ == submitted_) return kClSuccess;
+  if (keeps_events_) {
+    *mark = KeptFrom(submitted_);
     return kClSuccess;
   }
   const cl_int code = CL().clEnqueueMarkerWithWaitList(queue_, 0, nullptr, &mark->event);
-  if (code != kClSuccess) return code;
-  mark->number = submitted_;
-  return CL().clFlush(queue_);
+  return code == kClSuccess ? CL().clFlush(queue_) : code;
+}
+
+cl_int Stream::Wait(const Pending& mark) {
+  return mark.event == nullptr ? kClSuccess : WaitFor(mark);
+}
+
+bool Stream::HasEnded(uint64_t number) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (number <= ended_) return true;
+  const Pending command = KeptFrom(number);
+  lock.unlock();
+  if (Ended(command.event)) return WaitFor(command) == kClSuccess;  // asking alone orders nothing
+  CL().clReleaseEvent(command.event);
+  return false;
 }
 
 bool Stream::KnownIdle() {
   std::lock_guard<std::mutex> lock(mutex_);
-  return ended_ == submitted_;
+  return ended_ >= last_work_;
 }
 
 void Stream::WaitFor(Stream& other) {
@@ -157,10 +194,11 @@ void Stream::WaitFor(Stream& other) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     cl_event barrier = nullptr;
-    code = CL().clEnqueueBarrierWithWaitList(queue_, 1, &marker, KeepsLast() ? &barrier : nullptr);
-    if (code == kClSuccess && KeepsLast()) {
-      ++submitted_;  // not idle until the other stream has got here
-      KeepLast(barrier, true);
+    code =
+        CL().clEnqueueBarrierWithWaitList(queue_, 1, &marker, keeps_events_ ? &barrier : nullptr);
+    if (code == kClSuccess) {
+      last_work_ = ++submitted_;  // not idle until the other stream has got here
+      if (keeps_events_) KeepEvent(barrier, false);
     }
   }
   CL().clReleaseEvent(marker);

@@ -3,10 +3,13 @@
 // One in-order queue of work on a device. A TVM stream handle is a pointer to one of these.
 //
 // In-order is what makes the rest of the runtime simple: a buffer may be reused as soon as its last
-// use has been *enqueued*, and a read needs to wait for nothing but its own event.
+// use has been *enqueued*, and a read needs to wait for nothing but one event: its own, or that of the
+// last command that used the buffer. Commands are numbered from 1; when one has ended, all before it
+// have.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -27,7 +30,7 @@ struct Record {
 
 // A command that somebody wants to wait for.
 struct Pending {
-  cl_event event = nullptr;  // owned
+  cl_event event = nullptr;  // owned; null: it has ended already
   uint64_t number = 0;       // its place in the stream
 };
 
@@ -48,23 +51,24 @@ class Stream {
 
   // Calls enqueue(queue, cl_event* or nullptr) -> cl_int under the stream's lock and hands the
   // command to the device at once. Returns enqueue's code: the caller knows what to say about a
-  // failure. With `pending`, the command's event is handed out and owned by the caller.
+  // failure. `number` is the command's, for the marks of the buffers it uses. A command that takes no
+  // time (an unmap) leaves a stream that was known to be idle so.
   template <typename Enqueue>
-  cl_int Submit(const std::string* name, size_t bytes, Enqueue&& enqueue,
-                Pending* pending = nullptr) {
+  cl_int Submit(const std::string* name, size_t bytes, Enqueue&& enqueue, uint64_t* number,
+                bool takes_time = true) {
     std::lock_guard<std::mutex> lock(mutex_);
-    cl_event event = nullptr;
-    const bool owned = recording_ || pending != nullptr;
-    const cl_int code = enqueue(queue_, owned || KeepsLast() ? &event : nullptr);
-    if (code != kClSuccess) return code;
-    last_command_ = name;
-    ++submitted_;
-    if (KeepsLast()) KeepLast(event, !owned);
-    if (recording_) records_.push_back(Keep(name, bytes, event, pending != nullptr));
-    if (pending != nullptr) *pending = {event, submitted_};
-    // Without a flush a driver may sit on the command until somebody waits for it, and the lanes
-    // would not overlap.
-    return CL().clFlush(queue_);
+    const uint64_t work = last_work_;
+    const cl_int code = EnqueueLocked(name, bytes, enqueue, nullptr);
+    if (!takes_time) last_work_ = work;
+    *number = submitted_;
+    return code;
+  }
+
+  // The same, and the command's event is handed out, owned by the caller.
+  template <typename Enqueue>
+  cl_int SubmitPending(const std::string* name, size_t bytes, Enqueue&& enqueue, Pending* pending) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return EnqueueLocked(name, bytes, enqueue, pending);
   }
 
   // Submits and blocks until the command, and with it everything before it, has ended. The wait
@@ -72,25 +76,27 @@ class Stream {
   template <typename Enqueue>
   cl_int SubmitAndWait(const std::string* name, size_t bytes, Enqueue&& enqueue) {
     Pending pending;
-    const cl_int code = Submit(name, bytes, std::forward<Enqueue>(enqueue), &pending);
+    const cl_int code = SubmitPending(name, bytes, std::forward<Enqueue>(enqueue), &pending);
     return code == kClSuccess ? WaitFor(pending) : code;
   }
 
-  // Blocks until everything that was enqueued so far has ended, and does not go to sleep at once.
-  // For devices that share memory with the host.
-  cl_int WaitForLast();
+  // The number of the last command so far.
+  uint64_t Submitted();
 
-  // The last command so far, to be given to Wait().
+  // Blocks until command `number` has ended, and does not go to sleep at once. HasEnded asks whether
+  // it has, and may say no too often. Both are for devices that share memory with the host.
+  cl_int WaitUntilEnded(uint64_t number);
+  bool HasEnded(uint64_t number);
+
+  // The last command so far, to be given to Wait(), which blocks until it has ended and lets go of it.
   cl_int Mark(Pending* mark);
-
-  // Blocks until the command has ended, without going to sleep at once, and lets go of it.
-  cl_int Wait(const Pending& pending);
+  cl_int Wait(const Pending& mark);
 
   // Whether commands are being recorded: what the host does itself would be missing.
   bool Recording();
 
   // Whether nothing is queued or running, as far as is known without asking the driver: true only
-  // if the last thing that happened here was a wait.
+  // if the last thing that happened here, unmapping apart, was a wait.
   bool KnownIdle();
 
   // Blocks until everything that was enqueued so far has ended.
@@ -105,24 +111,46 @@ class Stream {
   std::vector<Record> StopRecording();
 
  private:
+  // With `pending` the event goes there, owned.
+  template <typename Enqueue>
+  cl_int EnqueueLocked(const std::string* name, size_t bytes, Enqueue&& enqueue, Pending* pending) {
+    cl_event event = nullptr;
+    const bool owned = recording_ || pending != nullptr;
+    const cl_int code = enqueue(queue_, owned || keeps_events_ ? &event : nullptr);
+    if (code != kClSuccess) return code;
+    last_command_ = name;
+    last_work_ = ++submitted_;
+    if (keeps_events_) KeepEvent(event, owned);
+    if (recording_) records_.push_back(Keep(name, bytes, event, pending != nullptr));
+    if (pending != nullptr) *pending = {event, submitted_};
+    // Without a flush a driver may sit on the command until somebody waits for it, and the lanes
+    // would not overlap.
+    return CL().clFlush(queue_);
+  }
+
   static Record Keep(const std::string* name, size_t bytes, cl_event event, bool shared);
   cl_int WaitFor(const Pending& pending);
-  bool KeepsLast() const;
-  // Makes `event` the last one; `take` says that nobody else owns it.
-  void KeepLast(cl_event event, bool take);
+  // Remembers the event of the command with the number submitted_; `shared` says that somebody else
+  // owns it too.
+  void KeepEvent(cl_event event, bool shared);
+  // For a number above ended_: the oldest kept command that ends no earlier, with a reference.
+  Pending KeptFrom(uint64_t number);
+  void NoteEnded(uint64_t number);
   void ReplaceQueue(cl_bitfield properties);
   // What to blame when a wait fails: errors of asynchronous commands surface there.
   std::string LastCommand() const;
 
   Device& device_;
   const uint64_t id_;
+  const bool keeps_events_;  // where the device shares memory: there the host waits without commands
   std::mutex mutex_;
   cl_command_queue queue_ = nullptr;
   bool recording_ = false;
   std::vector<Record> records_;
-  cl_event last_event_ = nullptr;  // owned; of the last command, where the device shares memory
+  std::deque<Pending> kept_;  // the last commands that are not known to have ended, in order
   const std::string* last_command_ = nullptr;
   uint64_t submitted_ = 0;  // commands so far
+  uint64_t last_work_ = 0;  // the last one of them that takes time
   uint64_t ended_ = 0;      // how many of them are known to have ended
 };
 

@@ -19,10 +19,11 @@ from syncnas_tvm.graph.region_work import groups_in
 from syncnas_tvm.kernel_timer import time_kernels
 from syncnas_tvm.lane_timer import measured_lane_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
+from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
 from syncnas_tvm.passes.rule import rule
 from syncnas_tvm.planner import Candidate, Space
 from syncnas_tvm.planner.cost_mode import kernels_of
-from syncnas_tvm.runtime.lanes import gpu_device, gpu_name, on_cpu_lane
+from syncnas_tvm.runtime.lanes import GPU_DEVICE, gpu_device, gpu_name, on_cpu_lane
 from syncnas_tvm.targets import Target, TargetCosts, Transfer
 from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.work import LANES, Lane
@@ -30,6 +31,8 @@ from syncnas_tvm.work import LANES, Lane
 # The lane's share of a cut that is measured: a half and a quarter; the whole comes from Place.
 MEASURED_SHARES = (0.5, 0.25)
 MEASURE_SECONDS = 25.0
+LEAST_US = 0.1
+"""No transfer is free: whoever reads waits for who writes."""
 CACHE_VARIABLE = "SYNCNAS_CACHE_DIR"
 
 
@@ -150,24 +153,56 @@ def _collect(
 def measured_costs(target: Target) -> TargetCosts:
     """The target's costs as measured here: transfers (latency and bandwidth per direction), what
     the host thread pays per enqueued kernel, and how much the lanes slow each other down."""
-    gpu, cpu = gpu_device(), tvm.cpu(0)
+    shared = tvm.get_global_func("syncnas.opencl.memory")(GPU_DEVICE) == "shared"
     with on_cpu_lane(target.cpus):
-        to_gpu, to_cpu = _transfer(cpu, gpu), _transfer(gpu, cpu)
+        to_cpu = _shared_read() if shared else _transfer(gpu_device(), "cpu")
+        to_gpu = replace(to_cpu, latency_us=LEAST_US) if shared else _transfer(tvm.cpu(0), "gpu")
     return replace(target.costs, to_gpu=to_gpu, to_cpu=to_cpu, **vars(measured_lane_costs(target)))
 
 
-def _transfer(source: tvm.runtime.Device, to: tvm.runtime.Device) -> Transfer:
-    """A line through the times of a small and a large copy, as the executable makes them."""
+def _shared_read() -> Transfer:
+    """What it costs a lane to read what the other one has written, where memory is shared.
+
+    Nothing is moved, but the first to read pays for getting the bytes out of the other core's
+    caches. That is taken for the same in both directions.
+    """
+    move, gpu, size = tvm.get_global_func(TRANSFER), gpu_device(), 1 << 18
+    source = tvm.runtime.tensor(np.ones(size // 4, "float32"), gpu)
+    shared = tvm.runtime.tensor(np.zeros(size // 4, "float32"), gpu)
+    target = np.zeros(size // 4, "float32")
+    waits_us, reads_us = [], []
+    for _ in range(40):
+        source.copyto(shared)  # a command of the GPU's queue
+        gpu.sync()
+        start = time.perf_counter()
+        view = move(shared, DEVICE_TYPE["cpu"], 0)
+        waits_us.append((time.perf_counter() - start) * 1e6)
+        array = np.from_dlpack(view)
+        times = []
+        for _ in range(2):
+            start = time.perf_counter()
+            np.copyto(target, array)
+            times.append((time.perf_counter() - start) * 1e6)
+        reads_us.append(times[0] - times[1])
+        del array, view
+    per_byte = max(float(np.median(reads_us)) / size, 1e-6)
+    return Transfer(max(LEAST_US, float(np.median(waits_us))), 1e-3 / per_byte)
+
+
+def _transfer(source: tvm.runtime.Device, lane: Lane) -> Transfer:
+    """A line through the times of a small and a large transfer, as the executable makes them."""
     sizes = (4096, 1 << 20)
+    move = tvm.get_global_func(TRANSFER)
     times_us = []
     for size in sizes:
         tensor = tvm.runtime.tensor(np.zeros(size // 4, "float32"), source)
         samples = []
         for _ in range(20):
             start = time.perf_counter()
-            tensor.copyto(to)
+            moved = move(tensor, DEVICE_TYPE[lane], 0)
             samples.append((time.perf_counter() - start) * 1e6)
+            del moved
         gpu_device().sync()
         times_us.append(float(np.median(samples)))
     per_byte = max((times_us[1] - times_us[0]) / (sizes[1] - sizes[0]), 1e-6)
-    return Transfer(max(0.1, times_us[0] - sizes[0] * per_byte), 1e-3 / per_byte)
+    return Transfer(max(LEAST_US, times_us[0] - sizes[0] * per_byte), 1e-3 / per_byte)

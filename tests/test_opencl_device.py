@@ -794,13 +794,14 @@ def test_exit_while_a_kernel_runs() -> None:
 # Memory.
 
 
-def test_copied_memory_does_the_same() -> None:
+@pytest.mark.parametrize("memory", ["mapped", "copied"])
+def test_other_memory_does_the_same(memory: str) -> None:
     """PoCL shares memory with the host; without that, copies and streams behave alike."""
     chosen = "copy or stream or recycled or arguments"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(
-        [*command, "-k", f"({chosen}) and not copied_memory"],
-        env={**os.environ, "SYNCNAS_OPENCL_MEMORY": "copied"},
+        [*command, "-k", f"({chosen}) and not other_memory"],
+        env={**os.environ, "SYNCNAS_OPENCL_MEMORY": memory},
         capture_output=True,
         text=True,
         timeout=300,

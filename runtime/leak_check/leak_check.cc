@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Runs through everything the OpenCL device does, without Python, so that valgrind's report is about
-// this code and the driver only. `make valgrind` builds it and runs it; see Makefile.
+// this code and the driver only; likewise for the sanitizers. `make valgrind` and `make sanitize` build
+// it and run it; see Makefile. SYNCNAS_OPENCL_MEMORY chooses how values move.
 //
 //   leak_check path/to/libsyncnas_opencl.so
 #include <dlfcn.h>
+#include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
@@ -89,6 +91,33 @@ void KernelsAndCopies() {
   Api()->FreeDataSpace(kOpenCL, a);
 }
 
+struct HostMemory {
+  void AllocData(DLTensor* tensor) { tensor->data = std::malloc(kBytes); }
+  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
+};
+
+// As the lanes of a compiled model exchange values; what is read outlives what it was read from.
+void Transfers() {
+  const ffi::Function move = Global("syncnas.opencl.to_device");
+  ffi::Module module = MakeModule(
+      "thrice", "__kernel void thrice(__global float* x) { x[get_global_id(0)] *= 3.0f; }\n");
+  const ffi::Function thrice = module->GetFunction("thrice").value();
+  const ffi::Shape shape{kElements};
+  ffi::Tensor host =
+      ffi::Tensor::FromNDAlloc(HostMemory(), shape, kFloat32, DLDevice{kDLCPU, 0});
+  for (int round = 0; round < 100; ++round) {
+    auto* values = static_cast<float*>(host.data_ptr());
+    for (int i = 0; i < kElements; ++i) values[i] = static_cast<float>(round);
+    auto device = move(host, int{kDLOpenCL}, 0).cast<ffi::Tensor>();
+    thrice(device, kElements);
+    auto back = move(device, int{kDLCPU}, 0).cast<ffi::Tensor>();
+    device = move(host, int{kDLOpenCL}, 0).cast<ffi::Tensor>();
+    thrice(device, kElements);
+    const auto* found = static_cast<const float*>(back.data_ptr());
+    Require(found[0] == 3.0f * round && found[kElements - 1] == found[0], "wrong values moved");
+  }
+}
+
 void Streams() {
   tvm::runtime::DeviceAPI* api = Api();
   void* stream = api->CreateStream(kOpenCL);
@@ -140,6 +169,7 @@ int main(int argc, char** argv) {
   Require(argc == 2, "give the path of the plugin");
   Require(dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) != nullptr, dlerror());
   KernelsAndCopies();
+  Transfers();
   Streams();
   Threads();
   Errors();

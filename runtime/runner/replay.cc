@@ -66,7 +66,7 @@ struct Replay::Call {
 
 Replay::Replay(const std::string& folder, const Manifest& manifest) {
   bool shared = false;
-  if (manifest.uses_gpu) shared = opencl::OpenDevice(0).shares_memory();
+  if (manifest.uses_gpu) shared = opencl::OpenDevice(0).memory() == opencl::MemoryKind::kShared;
   vm_ = LoadVM(folder, manifest.uses_gpu);
   if (manifest.uses_gpu) {
     for (const ffi::Any& weight : Member(*vm_, "gpu_weights")().cast<ffi::Array<ffi::Any>>()) {
@@ -164,16 +164,21 @@ void Replay::Enqueue(int index) {
                (write ? source.byte_offset : destination.byte_offset);
   const size_t bytes = TensorBytes(destination);
   opencl::Stream& queue = Queue();
-  buffer->MarkUsed(queue.id());
   const auto enqueue = [&](cl_command_queue to, cl_event* event) {
     return write ? opencl::CL().clEnqueueWriteBuffer(to, buffer->memory, kClFalse, 0, bytes, host, 0,
                                                      nullptr, event)
                  : opencl::CL().clEnqueueReadBuffer(to, buffer->memory, kClFalse, 0, bytes, host, 0,
                                                     nullptr, event);
   };
-  const cl_int code = queue.Submit(calls_[index].command, bytes, enqueue,
-                                   step.waited_for ? &pending_[index] : nullptr);
+  opencl::Pending done;
+  const cl_int code = queue.SubmitPending(calls_[index].command, bytes, enqueue, &done);
   CheckQueue(code, write ? "clEnqueueWriteBuffer" : "clEnqueueReadBuffer", step);
+  buffer->MarkUsed(queue.id(), done.number);
+  if (step.waited_for) {
+    pending_[index] = done;
+  } else {
+    opencl::CL().clReleaseEvent(done.event);
+  }
 }
 
 // What a run that failed left behind: the queue may still use the memory.

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "copies.h"
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "device.h"
+#include "opencl_error.h"
+#include "opencl_loader.h"
+
+namespace syncnas::opencl {
+
+namespace {
+
+const std::string* const kWrite = Intern("write");
+const std::string* const kRead = Intern("read");
+const std::string* const kCopy = Intern("copy");
+const std::string* const kUnmap = Intern("unmap");
+
+void CheckCopy(cl_int code, const char* call, const Device& device, size_t bytes) {
+  if (code == kClSuccess) return;
+  ThrowCallError(code, {call, device.name(), "", "a copy of " + std::to_string(bytes) + " bytes"});
+}
+
+// A buffer's bytes in the host's hands, from construction until Unmap.
+class Mapping {
+ public:
+  Mapping(Buffer* buffer, size_t offset, size_t bytes, cl_bitfield flags, const std::string* name,
+          Stream& stream)
+      : buffer_(buffer), bytes_(bytes), stream_(stream) {
+    const cl_int code = stream.SubmitAndWait(name, bytes, [&](auto queue, auto* event) {
+      cl_int problem = kClSuccess;
+      data_ = CL().clEnqueueMapBuffer(queue, buffer->memory, kClFalse, flags, offset, bytes, 0,
+                                      nullptr, event, &problem);
+      return problem;
+    });
+    CheckCopy(code, "clEnqueueMapBuffer", buffer->device, bytes);
+  }
+
+  void* data() const { return data_; }
+
+  // Waits for nothing: the next command in the queue finds the buffer unmapped.
+  void Unmap() {
+    uint64_t number = 0;
+    const auto unmap = [&](cl_command_queue queue, cl_event* event) {
+      return CL().clEnqueueUnmapMemObject(queue, buffer_->memory, data_, 0, nullptr, event);
+    };
+    CheckCopy(stream_.Submit(kUnmap, 0, unmap, &number, false), "clEnqueueUnmapMemObject",
+              buffer_->device, bytes_);
+    buffer_->MarkUsed(stream_.id(), number);
+  }
+
+ private:
+  Buffer* const buffer_;
+  const size_t bytes_;
+  Stream& stream_;
+  void* data_ = nullptr;
+};
+
+// Copying aside costs the host a second pass over the data. That is worth it unless there is nothing
+// to wait for and the data is large, or it is so large that it can only be weights, which are
+// uploaded before anything runs.
+bool ShouldStage(size_t bytes, Stream& stream) {
+  constexpr size_t kCheapToCopy = size_t{256} << 10;
+  if (bytes > StagingPool::kLargestBlock) return false;
+  return bytes <= kCheapToCopy || !stream.KnownIdle();
+}
+
+void WriteByCommand(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
+  Device& device = to->device;
+  const auto write_from = [&](const void* source) {
+    return [=](cl_command_queue queue, cl_event* event) {
+      return CL().clEnqueueWriteBuffer(queue, to->memory, kClFalse, offset, bytes, source, 0,
+                                       nullptr, event);
+    };
+  };
+  if (!ShouldStage(bytes, stream)) {
+    const cl_int code = stream.SubmitAndWait(kWrite, bytes, write_from(from));
+    return CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
+  }
+  std::unique_ptr<StagingPool::Block> block = device.staging().Take(bytes);
+  std::memcpy(block->data.get(), from, bytes);
+  Pending write;
+  const cl_int code = stream.SubmitPending(kWrite, bytes, write_from(block->data.get()), &write);
+  CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
+  to->MarkUsed(stream.id(), write.number);
+  device.staging().ReturnAfter(std::move(block), write.event);
+}
+
+}  // namespace
+
+void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
+  if (stream.Recording()) return WriteByCommand(to, offset, from, bytes, stream);
+  if (to->shared != nullptr && stream.HasEnded(to->LastUse(stream))) {
+    std::memcpy(static_cast<char*>(to->shared) + offset, from, bytes);
+  } else if (to->device.memory() == MemoryKind::kMapped && stream.KnownIdle()) {
+    Mapping mapping(to, offset, bytes, kClMapWriteInvalidateRegion, kWrite, stream);
+    std::memcpy(mapping.data(), from, bytes);
+    mapping.Unmap();
+  } else {
+    WriteByCommand(to, offset, from, bytes, stream);
+  }
+}
+
+const void* ReadInPlace(Buffer* from, Stream& stream) {
+  if (from->shared == nullptr || stream.Recording()) return nullptr;
+  CheckCopy(stream.WaitUntilEnded(from->LastUse(stream)), "clWaitForEvents", from->device,
+            from->bytes);
+  return from->shared;
+}
+
+void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
+  if (const void* shared = ReadInPlace(from, stream)) {
+    std::memcpy(to, static_cast<const char*>(shared) + offset, bytes);
+    return;
+  }
+  if (from->device.memory() == MemoryKind::kMapped && !stream.Recording()) {
+    Mapping mapping(from, offset, bytes, kClMapRead, kRead, stream);
+    std::memcpy(to, mapping.data(), bytes);
+    mapping.Unmap();
+    return;
+  }
+  const cl_int code =
+      stream.SubmitAndWait(kRead, bytes, [&](cl_command_queue queue, cl_event* event) {
+        return CL().clEnqueueReadBuffer(queue, from->memory, kClFalse, offset, bytes, to, 0, nullptr,
+                                        event);
+      });
+  CheckCopy(code, "clEnqueueReadBuffer", from->device, bytes);
+}
+
+void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t bytes,
+          Stream& stream) {
+  uint64_t number = 0;
+  const auto copy = [&](cl_command_queue queue, cl_event* event) {
+    return CL().clEnqueueCopyBuffer(queue, from->memory, to->memory, from_offset, to_offset, bytes,
+                                    0, nullptr, event);
+  };
+  CheckCopy(stream.Submit(kCopy, bytes, copy, &number), "clEnqueueCopyBuffer", from->device, bytes);
+  from->MarkUsed(stream.id(), number);
+  to->MarkUsed(stream.id(), number);
+}
+
+}  // namespace syncnas::opencl

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Moving bytes between the host and buffers, and what each move waits for:
+//
+// - host to device: nothing. The data is copied aside (staging.h) and a non-blocking write joins the
+//   in-order queue behind the kernels that are already there, so it also cannot overwrite what they
+//   still read. A large write into an idle stream skips the copy and blocks for its own duration.
+// - device to host: for what was enqueued in the same stream before, which is what the data depends
+//   on; kernels that another thread enqueues behind the read are not waited for.
+// - device to device: nothing.
+//
+// Where buffers are mapped (memory_kind.h), reads, and writes into an idle stream, map the buffer, move
+// the bytes and unmap it: the driver moves nothing where host and device share the DRAM. The bytes are
+// copied out of the mapping, since drivers may map memory that the CPU does not cache: good to read
+// once, bad to compute on.
+//
+// Where memory is shared, a read waits for the last command that used the buffer and a write happens
+// at once if that has ended, both without a command, so no thread of the driver has to wake up.
+#pragma once
+
+#include <cstddef>
+
+#include "buffer_pool.h"
+#include "stream.h"
+
+namespace syncnas::opencl {
+
+void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream);
+void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream);
+// Both on the stream's device.
+void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t bytes,
+          Stream& stream);
+
+// Where the host may read a shared buffer in place, once everything that its content depends on has
+// ended; null where it has to Read.
+const void* ReadInPlace(Buffer* from, Stream& stream);
+
+}  // namespace syncnas::opencl

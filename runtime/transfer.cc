@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What moves a value between the lanes of a compiled model:
+//
+// syncnas.opencl.to_device(tensor, device type, device id) -> tensor on that device
+//
+// It does what TVM's vm.builtin.to_device does, but that one finishes the device's queue each time,
+// before it returns: a value could not be handed to a GPU lane that still works without waiting for
+// it. Here a transfer waits for no more than copies.h says. Where memory is shared, a value of the
+// GPU lane is not copied at all: the CPU's tensor is a view, which keeps the buffer from being reused.
+// The lanes write to tensors that they have just allocated and to no others, so neither changes what
+// the other sees.
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/error.h>
+#include <tvm/ffi/function.h>
+#include <tvm/ffi/reflection/registry.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <utility>
+
+#include "copies.h"
+#include "device.h"
+
+namespace syncnas::opencl {
+
+namespace {
+
+namespace ffi = tvm::ffi;
+
+// What the CPU's kernels take for granted: their vector loads are aligned ones.
+constexpr size_t kAlignment = 64;
+
+size_t Bytes(const ffi::Tensor& tensor) {
+  return ffi::GetDataSize(tensor.numel(), tensor.dtype());
+}
+
+struct HostMemory {
+  void AllocData(DLTensor* tensor) {
+    const size_t bytes = (ffi::GetDataSize(*tensor) + kAlignment) / kAlignment * kAlignment;
+    tensor->data = std::aligned_alloc(kAlignment, bytes);
+    if (tensor->data == nullptr) throw std::bad_alloc();
+  }
+  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
+};
+
+// The memory of a tensor on the device, for the host.
+struct SharedMemory {
+  ffi::Tensor owner;
+  void AllocData(DLTensor* tensor, const void* data) { tensor->data = const_cast<void*>(data); }
+  void FreeData(DLTensor*) {}
+};
+
+struct DeviceMemory {
+  void AllocData(DLTensor* tensor, Device& device, Stream& stream) {
+    tensor->data = device.buffers().Allocate(ffi::GetDataSize(*tensor), stream);
+  }
+  void FreeData(DLTensor* tensor) {
+    if (ShuttingDown()) return;
+    auto* buffer = static_cast<Buffer*>(tensor->data);
+    buffer->device.buffers().Free(buffer);
+  }
+};
+
+ffi::Tensor ToHost(const ffi::Tensor& source) {
+  auto* buffer = static_cast<Buffer*>(source.data_ptr());
+  Stream& stream = buffer->device.CurrentStream();
+  const size_t offset = source.byte_offset();
+  const DLDevice host{kDLCPU, 0};
+  if (const void* shared = ReadInPlace(buffer, stream)) {
+    const void* data = static_cast<const char*>(shared) + offset;
+    if (reinterpret_cast<uintptr_t>(data) % kAlignment == 0) {
+      return ffi::Tensor::FromNDAlloc(SharedMemory{source}, source.shape(), source.dtype(), host,
+                                      data);
+    }
+  }
+  ffi::Tensor target =
+      ffi::Tensor::FromNDAlloc(HostMemory(), source.shape(), source.dtype(), host);
+  Read(buffer, offset, target.data_ptr(), Bytes(source), stream);
+  return target;
+}
+
+ffi::Tensor ToDevice(const ffi::Tensor& source, int index) {
+  Device& device = OpenDevice(index);
+  Stream& stream = device.CurrentStream();
+  ffi::Tensor target =
+      ffi::Tensor::FromNDAlloc(DeviceMemory(), source.shape(), source.dtype(),
+                               DLDevice{kDLOpenCL, index}, device, stream);
+  const char* data = static_cast<const char*>(source.data_ptr()) + source.byte_offset();
+  Write(static_cast<Buffer*>(target.data_ptr()), 0, data, Bytes(source), stream);
+  return target;
+}
+
+ffi::Tensor Transfer(const ffi::Tensor& source, int64_t type, int64_t index) {
+  const DLDeviceType from = source.device().device_type;
+  const bool moves = source.IsContiguous() && source.numel() > 0;
+  if (moves && from == kDLOpenCL && type == kDLCPU) return ToHost(source);
+  if (moves && from == kDLCPU && type == kDLOpenCL) return ToDevice(source, static_cast<int>(index));
+  // Nothing that compiled models do: TVM's own.
+  static const auto plain = ffi::Function::GetGlobalRequired("vm.builtin.to_device");
+  return plain(source, type, index).cast<ffi::Tensor>();
+}
+
+TVM_FFI_STATIC_INIT_BLOCK() {
+  ffi::reflection::GlobalDef().def("syncnas.opencl.to_device", Transfer);
+}
+
+}  // namespace
+
+}  // namespace syncnas::opencl

@@ -1,0 +1,256 @@
+"""Values between the lanes: the same outputs with every kind of memory, and no needless waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+import zoo
+from test_opencl_device import (
+    DEVICE,
+    SIGNATURES,
+    SLOW_ROUNDS,
+    SOURCE,
+    call,
+    load_kernels,
+    pool_stats,
+    profiled,
+)
+from transfers import to_cpu, to_gpu
+
+import syncnas_tvm
+from syncnas_tvm.frontend import import_onnx
+from syncnas_tvm.planner import Budget
+
+pytestmark = [pytest.mark.usefixtures("nothing_measured"), pytest.mark.alone]
+
+MEMORIES = ("shared", "mapped", "copied")
+RUNS = 3
+
+
+def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own: memory is chosen when the device is opened."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        env={**os.environ, **environment},
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Any:
+    module = load_kernels(SOURCE, SIGNATURES)
+    module["slow"](to_gpu(np.zeros(64, "float32")), 1, 1, 1)
+    module["fill"](to_gpu(np.zeros(64, "float32")), 1, 1, 64)
+    DEVICE.sync()
+    return module
+
+
+# What is chosen
+
+
+def test_the_device_says_what_it_offers() -> None:
+    (listed, *_) = json.loads(call("syncnas.opencl.devices"))
+    assert listed["memory"] in MEMORIES
+    wish = os.environ.get("SYNCNAS_OPENCL_MEMORY") or listed["memory"]
+    assert call("syncnas.opencl.memory", 0) == wish
+
+
+def test_a_kind_of_memory_that_there_is_not() -> None:
+    code = "import tvm; tvm.runtime.empty((1,), 'float32', tvm.opencl(0))"
+    done = run(code, SYNCNAS_OPENCL_MEMORY="Mapped")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if "SYNCNAS_OPENCL_MEMORY" in line]
+    assert "is 'Mapped'; take 'shared', 'mapped' or 'copied', or unset it" in line
+
+
+# Every kind
+
+
+# What mobile networks are made of, few of each.
+SMALL = zoo.Net(
+    16,
+    (
+        zoo.Row(1, 8, act="relu6"),
+        zoo.Row(4, 16, 2, 2, (5,), "silu", se=0.25),
+        zoo.Row(3, 20, 1, 2, (3, 5), "hard_swish", split_in=2),
+    ),
+    32,
+    act="hard_swish",
+)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A compiled network on both lanes, and a file with inputs and what they have to give."""
+    folder = tmp_path_factory.mktemp("memory")
+    model = folder / "model.onnx"
+    small = zoo.Mobile(SMALL, 1, 10)
+    zoo.randomise(small, 0)
+    zoo.save(small.eval(), 64, model, "torchscript", 17)
+    syncnas_tvm.compile_onnx(
+        model, output=folder / "out", split_all=True, timed=False, budget=Budget(evaluations=50)
+    )
+    assert syncnas_tvm.load(folder / "out").uses_gpu
+    imported = import_onnx(model)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for number in range(RUNS):
+        (spec,) = imported.inputs
+        image = rng.standard_normal(spec.shape).astype("float32")
+        arrays[f"in{number}"] = image
+        (arrays[f"out{number}"],) = imported.original.run({spec.name: image}).values()
+    np.savez(folder / "data.npz", **arrays)
+    return folder / "out", folder / "data.npz"
+
+
+RUN_NETWORK = """
+    import hashlib, sys
+    import numpy as np, tvm, syncnas_tvm
+    folder, data, runs = sys.argv[1], np.load(sys.argv[2]), int(sys.argv[3])
+    executable = syncnas_tvm.load(folder)
+    found = []
+    for number in [*range(runs), *range(runs)]:  # buffers of the first round are used again
+        (output,) = executable(data[f"in{number}"]).values()
+        expected = data[f"out{number}"]
+        error = np.abs(output - expected).max() / np.abs(expected).max()
+        assert error <= 1e-4, (number, error)
+        found.append(hashlib.sha256(output.tobytes()).hexdigest())
+    assert found[:runs] == found[runs:]
+    kinds = [span.kind for span in executable.profile(data["in0"]).spans]
+    assert kinds.count("transfer") >= 6, kinds
+
+    # Values of many sizes, directly behind kernels; freed buffers are used again at once.
+    from test_opencl_device import SIGNATURES, SOURCE, empty, load_kernels
+    from transfers import to_cpu, to_gpu
+    kernels = load_kernels(SOURCE, SIGNATURES)
+    values = np.random.default_rng(0).random(1 << 19).astype("float32")
+    for size in (1, 64, 1000, 1 << 16, 1 << 19):
+        for turn in range(20):
+            expected = values[:size] + np.float32(turn)
+            sent = to_gpu(expected)
+            kernels["add_one"](sent, 1, min(size, 64))
+            expected[: min(size, 64)] += 1
+            back = to_cpu(sent)
+            del sent
+            other = to_gpu(np.zeros(size, "float32"))
+            np.testing.assert_array_equal(back.numpy(), expected)
+    # A view into the middle of a buffer, both ways; its neighbours stay.
+    whole = to_gpu(values[:100])
+    view = whole._create_view((10,), "float32", relative_byte_offset=160)
+    np.testing.assert_array_equal(to_cpu(view).numpy(), values[40:50])
+    tvm.runtime.tensor(np.full(10, -1, "float32")).copyto(view)
+    expected = values[:100].copy()
+    expected[40:50] = -1
+    np.testing.assert_array_equal(to_cpu(whole).numpy(), expected)
+    # Writes and reads in turns.
+    x = empty(64)
+    for turn in range(100):
+        tvm.runtime.tensor(np.full(64, turn, "float32")).copyto(x)
+        kernels["add_one"](x, 1, 64)
+        assert (x.numpy() == turn + 1).all()
+    print(tvm.get_global_func("syncnas.opencl.memory")(0), *found[:runs])
+"""
+
+
+def test_every_memory_gives_the_same(network: tuple[Path, Path]) -> None:
+    (listed, *_) = json.loads(call("syncnas.opencl.devices"))
+    outputs = set()
+    for memory in MEMORIES[0 if listed["memory"] == "shared" else 1 :]:
+        done = run(RUN_NETWORK, *network, RUNS, SYNCNAS_OPENCL_MEMORY=memory)
+        assert done.returncode == 0, done.stderr[-2000:]
+        used, *found = done.stdout.split()
+        assert used == memory
+        outputs.add(tuple(found))
+    (only,) = outputs  # to the bit
+    assert len(set(only)) == RUNS
+
+
+# Waiting
+
+
+needs_views = pytest.mark.skipif(
+    "json.loads(call('syncnas.opencl.devices'))[0]['memory'] != 'shared'"
+    " or os.environ.get('SYNCNAS_OPENCL_MEMORY', 'shared') != 'shared'",
+    reason="the device shares no memory",
+)
+
+
+@needs_views
+def test_a_value_reaches_a_busy_gpu_without_waiting_for_it(kernels: Any) -> None:
+    busy = to_gpu(np.full(1, 1000, "float32"))
+    seen = to_cpu(busy)  # in place: shows what the kernel has written so far
+    kernels["slow"](busy, SLOW_ROUNDS, 1, 1)
+    sent = to_gpu(np.full(64, 2, "float32"))
+    assert seen.numpy()[0] == 1000  # it writes at its end
+    kernels["add_one"](sent, 1, 64)
+    DEVICE.sync()
+    assert abs(seen.numpy()[0] - 1) < 0.01
+    assert (sent.numpy() == 3).all()
+
+
+@needs_views
+def test_a_read_waits_for_its_own_kernel_only(kernels: Any) -> None:
+    busy, wanted = to_gpu(np.full(1, 1000, "float32")), to_gpu(np.zeros(64, "float32"))
+    seen = to_cpu(busy)
+    kernels["fill"](wanted, 7, 1, 64)
+    kernels["slow"](busy, SLOW_ROUNDS, 1, 1)
+    assert (to_cpu(wanted).numpy() == 7).all()
+    assert seen.numpy()[0] == 1000
+    assert abs(to_cpu(busy).numpy()[0] - 1) < 0.01
+
+
+@needs_views
+def test_many_commands_later_a_read_still_waits_for_its_kernel(kernels: Any) -> None:
+    """More than the events that are kept."""
+    wanted, other = to_gpu(np.full(1, 1000, "float32")), to_gpu(np.zeros(64, "float32"))
+    kernels["slow"](wanted, SLOW_ROUNDS // 10, 1, 1)
+    for _ in range(200):
+        kernels["add_one"](other, 1, 64)
+    assert abs(to_cpu(wanted).numpy()[0] - 1) < 0.01
+    assert (to_cpu(other).numpy() == 200).all()
+
+
+@needs_views
+def test_what_the_cpu_lane_reads_is_not_used_again() -> None:
+    values = np.random.default_rng(0).random(5000).astype("float32")
+    sent = to_gpu(values)
+    made = pool_stats()["buffers_created"]
+    view = to_cpu(sent)
+    assert pool_stats()["buffers_created"] == made  # not a copy
+    del sent
+    others = [to_gpu(np.full(5000, i, "float32")) for i in range(4)]
+    np.testing.assert_array_equal(view.numpy(), values)
+    del view, others
+    live = pool_stats()["live_bytes"]
+    again = to_gpu(values)
+    assert pool_stats()["live_bytes"] > live
+    assert (to_cpu(again).numpy() == values).all()
+
+
+def test_a_recorded_run_shows_transfers_as_commands(kernels: Any) -> None:
+    with profiled() as profile:
+        sent = to_gpu(np.full(64, 2, "float32"))
+        kernels["add_one"](sent, 1, 64)
+        assert (to_cpu(sent).numpy() == 3).all()
+    names = [record["name"] for record in profile.records]
+    assert names == ["write", "add_one", "read"]
+
+
+def test_other_transfers_are_tvms_own() -> None:
+    values = np.arange(6, dtype="float32")
+    same = to_cpu(tvm.runtime.tensor(values))
+    np.testing.assert_array_equal(same.numpy(), values)
+    assert to_cpu(to_gpu(np.zeros((0, 4), "float32"))).numpy().shape == (0, 4)
