@@ -2,10 +2,9 @@
 
     python examples/custom_rule.py model.onnx
 
-Each token goes through the dense layers by itself, so a lane can take some tokens through all of
-them, with one sync at the end. Registered, the rule takes part in the search, the timeline, the
-rewriting, plans as JSON and the report. An installed package registers its rules through the entry
-point group `syncnas_tvm.rules` instead, and the commands see them too.
+Each token goes through the dense layers by itself: a lane takes some tokens through all of them, with
+one sync at the end. An installed package registers its rules through the entry point group
+`syncnas_tvm.rules` instead; the commands see them too.
 """
 
 import sys
@@ -35,9 +34,8 @@ class TokenSplit(SplitRule):
         if not all(len(shape) == 3 and shape[1] == shapes[0][1] > 1 for shape in shapes):
             return False
         nodes = Dataflow(graph.function(region.name)).nodes
-        constants = [shape_of(o) for node in nodes for o in node.operands if is_constant(o)]
-        same_for_all = all(len(shape) < 3 or shape[1] == 1 for shape in constants)
-        return same_for_all and all(node.op in PER_TOKEN for node in nodes)
+        fixed = [shape_of(o) for node in nodes for o in node.operands if is_constant(o)]
+        return all(n.op in PER_TOKEN for n in nodes) and all(len(s) < 3 or s[1] == 1 for s in fixed)
 
     def variants(self, graph, region):
         """The tokens in quarters."""
