@@ -10,10 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 import zoo
+from tvm import relax
 
 import syncnas_tvm
+from syncnas_tvm.artifact import Manifest, versions
 from syncnas_tvm.compiler import compile_onnx
+from syncnas_tvm.errors import ArtifactError
+from syncnas_tvm.frontend import TensorSpec
+from syncnas_tvm.runtime.executable import Executable
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -104,3 +110,18 @@ def test_threads_take_turns(folder: Path, session: object) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_call_that_makes_its_result_is_refused(tmp_path: Path) -> None:
+    """A captured run would give the first run's result for ever."""
+    tvm.register_global_func("test_replay.negative", lambda x: tvm.runtime.tensor(-x.numpy()))
+    builder, type_ = relax.BlockBuilder(), relax.TensorType((4,), "float32")
+    x = relax.Var("x", type_)
+    with builder.function("main", [x]):
+        negated = relax.op.call_pure_packed("test_replay.negative", x, ty_args=[type_])
+        builder.emit_func_output(builder.emit(negated))
+    relax.build(builder.get(), "llvm").export_library(str(tmp_path / "model.so"))
+    spec = (TensorSpec("x", (4,), "float32"),)
+    manifest = Manifest("host", "", "", True, ("cpu",), 0, spec, spec, versions(), {})
+    with pytest.raises(ArtifactError, match=r"test_replay\.negative, which makes its result"):
+        Executable(tmp_path, manifest)

@@ -65,7 +65,6 @@ class Capturing {
 
   void AddInput(const ffi::Tensor& tensor) {
     const int id = NewValue(*tensor.GetDLTensorPtr());
-    steps_.memories[steps_.values[id].memory].pinned = true;
     defined_[id] = true;
     steps_.inputs.push_back(id);
   }
@@ -83,7 +82,11 @@ class Capturing {
     } else if (StartsWith(name, kBuiltin)) {
       if (!before) Builtin(name.substr(std::string(kBuiltin).size()), told[3], arguments);
     } else if (auto function = told[0].try_cast<ffi::Function>()) {
-      if (before) Kernel(name, *function, arguments, count - 4);
+      if (before) {
+        Kernel(name, *function, arguments, count - 4);
+      } else if (told[3].type_index() >= TVMFFITypeIndex::kTVMFFIStaticObjectBegin) {
+        Refuse(name + ", which makes its result itself");
+      }
     } else if (IsLaneFunction(name)) {
       if (before) {
         regions_.push_back(name);
@@ -127,10 +130,15 @@ class Capturing {
       defined_[to] = true;
     } else if (name != "alloc_storage" && name != "null_value" && name != "make_tuple" &&
                name != "tuple_getitem" && name != "match_shape" && !StartsWith(name, "check_")) {
-      TVM_FFI_THROW(NotImplementedError)
-          << "the model calls " << kBuiltin << name << " (" << Region()
-          << "): what that does may differ from run to run, and compiled models do the same each time";
+      Refuse(kBuiltin + name);
     }
+  }
+
+  [[noreturn]] void Refuse(const std::string& what) const {
+    TVM_FFI_THROW(RuntimeError)
+        << "the model calls " << what << (Region().empty() ? "" : " in " + Region())
+        << ": that may differ from run to run, and compiled models make the same calls each time; "
+           "have the pass that adds it write a kernel (call_tir, call_dps_packed) instead";
   }
 
   void Transfer(const Operand& from, const DLTensor& to) {

@@ -48,6 +48,7 @@ class Scan {
   }
 
   MemoryPlan Run() {
+    // An input may be written at any time between runs.
     for (int value : steps_.inputs) Add(steps_.values[value].memory, kNever);
     for (int i = 0; i < Count(steps_); ++i) {
       for (const Operand& operand : steps_.steps[i].operands) {

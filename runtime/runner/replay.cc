@@ -86,7 +86,11 @@ Replay::Replay(const std::string& folder, const Manifest& manifest) {
 }
 
 Replay::~Replay() {
-  if (!opencl::ShuttingDown()) LetGo();
+  if (opencl::ShuttingDown()) return;
+  try {
+    LetGo();
+  } catch (const ffi::Error&) {  // the device is lost: nothing uses the memory any more
+  }
 }
 
 void Replay::Prepare() {

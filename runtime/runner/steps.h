@@ -18,7 +18,6 @@ struct Memory {
   size_t bytes = 0;
   bool host = false;    // the CPU lane touches it
   bool device = false;  // the GPU lane touches it
-  bool pinned = false;  // an input: nothing else may ever be kept there
 };
 
 struct Value {

@@ -42,7 +42,12 @@ class Executable:
             gpu_device()  # says what is missing, in one line
         with on_cpu_lane(self._cpus):
             load_here = tvm_ffi.get_global_func("syncnas.runner.load_unbound")
-            self._runner = load_here(str(folder), json.dumps(manifest.to_json()))
+            try:
+                self._runner = load_here(str(folder), json.dumps(manifest.to_json()))
+            except RuntimeError as error:
+                if str(error).startswith("the model calls"):  # runtime/runner/capture.cc
+                    raise ArtifactError(str(error).splitlines()[0]) from error
+                raise
 
     @property
     def uses_gpu(self) -> bool:
