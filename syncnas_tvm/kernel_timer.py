@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,7 +102,8 @@ def _time_batch(
             calls.append(Call(vm[EMPTY], built[EMPTY], len(empty.params), device))
         once = gpu_us if lane == "gpu" else cpu_us
         rounds = [[once(call) for call in calls] for _ in range(ROUNDS)]
-    samples = np.array(rounds)
+        between_us = _between_us(calls) if lane == "gpu" else 0.0
+    samples = np.array(rounds) + between_us
     if empty is not None:
         of_call = float(samples[:, -1].min())
         samples = np.maximum(samples[:, :-1] - of_call, LEAST_US)
@@ -179,10 +181,31 @@ def cpu_us(call: Timed) -> float:
 
 
 def gpu_us(call: Timed) -> float:
-    """Time on the device, from its own events: the queue's and the host's part is not the kernel's."""
+    """Time on the device, from its own events: the host's part is not the kernel's."""
+
+    def run() -> None:
+        call.write_inputs()
+        call.run()
+
+    return sum(end - start for start, end in _kernels_us(run))
+
+
+def _between_us(calls: Sequence[Timed]) -> float:
+    """What passes between two kernels that are both in the queue: the device's own overhead."""
+
+    def run() -> None:
+        for call in calls:
+            call.run()
+
+    kernels = _kernels_us(run)
+    gaps = [start - end for (_, end), (start, _) in pairwise(kernels)]
+    return max(0.0, float(np.median(gaps))) if gaps else 0.0
+
+
+def _kernels_us(run: Callable[[], object]) -> list[tuple[float, float]]:
+    """When the kernels that ``run`` hands to the GPU begin and end, on the device's clock."""
     tvm_ffi.get_global_func("syncnas.opencl.profile_start")()
-    call.write_inputs()
-    call.run()
+    run()
     events = json.loads(tvm_ffi.get_global_func("syncnas.opencl.profile_stop")())
-    kernels = [e for e in events if e["name"] not in ("read", "write", "copy")]
-    return sum(e["end_ns"] - e["start_ns"] for e in kernels) / 1e3
+    kernels = (e for e in events if e["name"] not in ("read", "write", "copy", "unmap"))
+    return [(e["start_ns"] / 1e3, e["end_ns"] / 1e3) for e in kernels]

@@ -54,7 +54,7 @@ def _spans(events: list[_Event], queue: list[dict[str, object]], start_ns: int) 
     current = None
     for item in queue:
         name = str(item["name"])
-        if name in ("read", "write", "copy"):
+        if name in ("read", "write", "copy", "unmap"):
             continue
         # One function may launch several kernels: name_kernel, name_kernel_1 and so on.
         if current is None or name.endswith(_KERNEL_SUFFIX):
