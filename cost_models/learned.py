@@ -17,9 +17,10 @@ from threadpoolctl import threadpool_limits
 from syncnas_tvm.cost_models.base import FittedModel, Microseconds, kind_of
 from syncnas_tvm.cost_models.calibration import Uncertainty, calibrate
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
+from syncnas_tvm.cost_models.columns import columns_of, is_learnable
 from syncnas_tvm.cost_models.ensemble import Ensemble
-from syncnas_tvm.cost_models.features import VERSION, features, is_learnable
-from syncnas_tvm.cost_models.ladders import monotone
+from syncnas_tvm.cost_models.features import VERSION, features, features_of
+from syncnas_tvm.cost_models.ladders import monotone_of
 from syncnas_tvm.cost_models.roofline import roofline_us
 from syncnas_tvm.cost_models.training_range import TrainingRange
 from syncnas_tvm.errors import InputError
@@ -112,7 +113,8 @@ class LearnedModel(FittedModel):
     def _learned_us(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, NDArray[np.float64]]:
         """Latencies of convolutions and matrix products, and their relative standard deviation."""
         learned = self._learned()
-        seen = features(kernels)
+        columns = columns_of(kernels)
+        seen = features_of(columns)
         flops = np.exp2(seen["flops"])
         log_gflops, far = learned.ensemble.predict(seen)
         inside = _inside(learned.range.octaves_outside(seen))
@@ -122,7 +124,9 @@ class LearnedModel(FittedModel):
             roof = np.log(roofline_us(replace(kernels[index], epilogue=()), self.peak))
             log_us[index] += (1 - inside[index]) * (roof - log_us[index])
         gain = np.where(seen["winograd"] > 0, WINOGRAD_GAIN, 1.0)
-        us = monotone(kernels, np.maximum(np.exp(log_us), flops / (1e3 * self.peak.gflops * gain)))
+        us = monotone_of(
+            columns, np.maximum(np.exp(log_us), flops / (1e3 * self.peak.gflops * gain))
+        )
         share = learned.uncertainty.std(far)
         return us + self._epilogue_us(kernels), np.sqrt(
             share**2 + (2 * (1 - inside) * ROOFLINE_STD) ** 2

@@ -14,13 +14,14 @@ from kernels import RK3399, add, conv, dense, depthwise, kernels
 from syncnas_tvm.cost_models import LearnedModel, Roofline, TargetModel, cost_model_of
 from syncnas_tvm.cost_models.calibration import Uncertainty
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
+from syncnas_tvm.cost_models.columns import columns_of, is_learnable, is_winograd
 from syncnas_tvm.cost_models.dataset import Dataset, Sample
 from syncnas_tvm.cost_models.devices import SHIPPED
 from syncnas_tvm.cost_models.evaluation import Accuracy, cross_validate
-from syncnas_tvm.cost_models.features import features, is_winograd
+from syncnas_tvm.cost_models.features import features
 from syncnas_tvm.cost_models.few_shot import FewShotModel, choose_kernels
 from syncnas_tvm.cost_models.gaussian_process import GaussianProcess
-from syncnas_tvm.cost_models.ladders import monotone
+from syncnas_tvm.cost_models.ladders import _each_with_each, _on_a_grid, monotone
 from syncnas_tvm.errors import InputError, TargetError
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.targets.loader import TRAINED
@@ -87,6 +88,31 @@ class TestFeatures:
     ) -> None:
         assert is_winograd(kernel) == expected
 
+    @given(st.lists(kernels.filter(is_learnable), max_size=8))
+    @settings(deadline=None)
+    def test_many_kernels_have_the_columns_of_each(self, wanted: list[Kernel]) -> None:
+        found = columns_of(wanted)
+        for index, kernel in enumerate(wanted):
+            one = columns_of([kernel])
+            assert {name: one[name][0] for name in one} == {n: found[n][index] for n in found}
+            assert one["macs"] == kernel.macs
+
+    def test_attributes_are_read_or_guessed(self) -> None:
+        bare = replace(conv(64, 64, side=28, window=3), attrs=())
+        shapes = (*bare.shapes[:2], (1, 64, 14, 14))
+        told = (("strides", (2, 2)), ("padding", (3, 2, 3, 2)), ("nonzero", 0.5))
+        measured = (("algorithm", "winograd"), ("strides", (2, 2)))
+        given = [replace(bare, shapes=shapes, attrs=a) for a in ((), told, measured)]
+        found = columns_of([bare, *given])
+        assert found["stride"].tolist() == [1, 2, 2, 2]
+        assert found["pad"].tolist() == [1, 1, 3, 1]
+        assert found["winograd"].tolist() == [1, 0, 0, 1]
+        assert (found["macs"] / found["macs"][1]).tolist() == [4, 1, 0.5, 1]
+
+    def test_other_operators_have_none(self) -> None:
+        with pytest.raises(ValueError, match="no features are defined for add"):
+            columns_of([conv(8, 8), add(8)])
+
     def test_bands_of_rows_keep_what_they_share_with_the_whole(self) -> None:
         whole = replace(conv(16, 32, window=3), attrs=(("strides", (1, 1)), ("padding", (1,) * 4)))
         shapes = ((1, 16, 9, 14), whole.shapes[1], (1, 32, 7, 14))
@@ -149,6 +175,24 @@ class TestMonotone:
         assert monotone(wanted, found) == pytest.approx(found)
         assert (found >= us.min() * 0.999).all()
         assert (found <= us.max() * 1.001).all()
+
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+    @settings(deadline=None)
+    def test_a_grid_finds_what_comparing_each_with_each_does(self, seed: int, count: int) -> None:
+        random = np.random.default_rng(seed)
+        place = random.integers(0, (3, 8, 5), (count, 3), dtype=np.int16).T
+        ranks = random.permutation(count).astype(np.int16)
+        found = zip(_on_a_grid(place, ranks), _each_with_each(place, ranks), strict=True)
+        assert all(np.array_equal(a, b) for a, b in found)
+
+    def test_large_families_are_monotone_too(self) -> None:
+        random = np.random.default_rng(0)
+        sizes = random.integers(1, 30, (1000, 2))
+        us = random.uniform(1, 2, 1000)
+        found = monotone([conv(8 * int(i), 8 * int(o)) for i, o in sizes], us)
+        smaller = (sizes[:, None] <= sizes[None]).all(2)
+        assert (found[:, None] <= found[None] * (1 + 1e-9))[smaller].all()
+        assert found.std() < us.std()
 
     def test_other_widths_and_windows_are_left_alone(self) -> None:
         wanted = [conv(64, 32), conv(64, 64, side=7), conv(64, 64, window=3), depthwise(64)]

@@ -84,7 +84,7 @@ class Allocator:
         self.base, self.target, self.model = base, target, model
         self.size, self.classes = size, classes
         self.ladders = Ladders(base, model, size=size, step=step, cap=cap)
-        self._known: dict[Kernel, float] = {}
+        self._known: dict[Kernel, float] = dict(self.ladders.known)
         self._segments: dict[tuple[tuple[tuple[int, int], ...], str], Segment] = {}
         self._simulator = Simulator(target.costs, self._known)
         self._ends: dict[str, tuple[Lane, Lane]] = {}
