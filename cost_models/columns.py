@@ -37,6 +37,7 @@ COLUMNS = (
     "winograd",
     "macs",
     "size",
+    "gpu",
 )
 UNKNOWN, DIRECT, WINOGRAD = 0, 1, 2
 
@@ -60,7 +61,7 @@ def columns_of(kernels: Sequence[Kernel]) -> Columns:
 
     ``in`` is per group, ``groups`` 0 for a depthwise convolution; a matrix product has its rows as
     ``columns``, and the product of the dimensions in front of the last two as ``groups``. ``size``: bytes
-    of an element; ``macs``: without structural zeros.
+    of an element; ``macs``: without structural zeros; ``gpu``: 1 on the GPU lane.
     """
     dense = [index for index, kernel in enumerate(kernels) if kernel.op == "matmul"]
     if not dense:
@@ -78,8 +79,8 @@ def columns_of(kernels: Sequence[Kernel]) -> Columns:
 def _product(kernel: Kernel) -> tuple[float, ...]:
     (*lead, into), (*outer, out) = kernel.shapes[0], kernel.shapes[-1]
     rows = prod(outer)
-    size = DTYPE_BYTES[kernel.dtype]
-    return (DENSE, prod(lead[:-1]), into, out, 1, rows, 1, 1, 1, 0, 1, rows, 0, kernel.macs, size)
+    last = kernel.macs, DTYPE_BYTES[kernel.dtype], kernel.lane == "gpu"
+    return (DENSE, prod(lead[:-1]), into, out, 1, rows, 1, 1, 1, 0, 1, rows, 0, *last)
 
 
 def _convolutions(kernels: Sequence[Kernel]) -> Columns:
@@ -93,9 +94,9 @@ def _convolutions(kernels: Sequence[Kernel]) -> Columns:
     stride = np.where(np.isnan(stride), np.maximum(1, np.rint(w / columns)), stride)
     reach = np.maximum(0, (columns - 1) * stride + kw - w + 1)
     depthwise = (into == 1) & (channels > 1)
-    on_cpu = np.array([kernel.lane == "cpu" for kernel in kernels], bool)
+    on_gpu = np.array([kernel.lane == "gpu" for kernel in kernels], bool)
     small = np.minimum(out, into) < WINOGRAD_CHANNELS
-    taken = on_cpu & (kh == 3) & (kw == 3) & ~small & (stride == 1)
+    taken = ~on_gpu & (kh == 3) & (kw == 3) & ~small & (stride == 1)
     return {
         "kind": depthwise.astype(np.float64),
         "groups": np.where(depthwise, 0, channels // into),
@@ -112,6 +113,7 @@ def _convolutions(kernels: Sequence[Kernel]) -> Columns:
         "winograd": np.where(algorithm == UNKNOWN, taken, algorithm == WINOGRAD).astype(np.float64),
         "macs": np.rint(batch * out * rows * columns * (into * kh * kw) * nonzero),
         "size": np.array([DTYPE_BYTES[kernel.dtype] for kernel in kernels], np.float64),
+        "gpu": on_gpu.astype(np.float64),
     }
 
 

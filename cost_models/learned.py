@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from syncnas_tvm.cost_models.bands import band_rate, band_std, squared
 from syncnas_tvm.cost_models.base import FittedModel, Microseconds, kind_of
 from syncnas_tvm.cost_models.calibration import Uncertainty, calibrate
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
-from syncnas_tvm.cost_models.columns import columns_of, is_learnable
+from syncnas_tvm.cost_models.columns import Columns, columns_of, is_learnable
 from syncnas_tvm.cost_models.ensemble import Ensemble
-from syncnas_tvm.cost_models.features import VERSION, features, features_of
+from syncnas_tvm.cost_models.features import VERSION, features_of
 from syncnas_tvm.cost_models.ladders import monotone_of
 from syncnas_tvm.cost_models.roofline import roofline_us
 from syncnas_tvm.cost_models.training_range import TrainingRange
@@ -53,7 +54,8 @@ class LearnedModel(FittedModel):
     and rows among the kernels of one call; more than two octaves outside the range of the training
     data the prediction goes towards the geometric mean of the learned one and the roofline, half of the
     way for each further octave, and a kind of kernel that was not in the data gets the roofline alone
-    (:meth:`outside` says what share the roofline has). Operators
+    (:meth:`outside` says what share the roofline has). Bands of rows, which no training data have, follow
+    their square kernel by a power law (:mod:`~syncnas_tvm.cost_models.bands`). Operators
     other than convolutions and matrix products get the roofline. What is fused behind a kernel is
     free, but for whole tensors that it reads: these take their bytes over the bandwidth.
 
@@ -70,8 +72,9 @@ class LearnedModel(FittedModel):
         held out in turn; the roofline's efficiencies become those that fit best."""
         if len(kernels) < FEWEST:
             raise InputError(f"{len(kernels)} kernels are too few to learn from; give {FEWEST}")
-        found = features(kernels)
-        targets = np.log(_gflops(found, latency_us))
+        columns = columns_of(kernels)
+        found = features_of(squared(columns))
+        targets = np.log(_gflops(columns, latency_us)) - band_rate(columns)
         # More threads than cores that are free make matrices of this size hundreds of times slower.
         with threadpool_limits(1):
             self.learned = Learned(
@@ -97,7 +100,7 @@ class LearnedModel(FittedModel):
         found = np.ones(len(kernels))
         known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
         if known and self.learned:
-            seen = features([kernels[index] for index in known])
+            seen = features_of(squared(columns_of([kernels[index] for index in known])))
             found[known] = 1 - _inside(self.learned.range.octaves_outside(seen))
         return found
 
@@ -114,9 +117,10 @@ class LearnedModel(FittedModel):
         """Latencies of convolutions and matrix products, and their relative standard deviation."""
         learned = self._learned()
         columns = columns_of(kernels)
-        seen = features_of(columns)
-        flops = np.exp2(seen["flops"])
+        seen = features_of(squared(columns))
+        flops = _flops(columns)
         log_gflops, far = learned.ensemble.predict(seen)
+        log_gflops = log_gflops + band_rate(columns)
         inside = _inside(learned.range.octaves_outside(seen))
         log_us = np.log(flops / 1e3) - log_gflops
         bare = np.where(inside < 1)[0]
@@ -129,7 +133,7 @@ class LearnedModel(FittedModel):
         )
         share = learned.uncertainty.std(far)
         return us + self._epilogue_us(kernels), np.sqrt(
-            share**2 + (2 * (1 - inside) * ROOFLINE_STD) ** 2
+            share**2 + band_std(columns) ** 2 + (2 * (1 - inside) * ROOFLINE_STD) ** 2
         )
 
     def _epilogue_us(self, kernels: Sequence[Kernel]) -> NDArray[np.float64]:
@@ -208,5 +212,9 @@ def fitted_peak(kernels: Sequence[Kernel], latency_us: Microseconds, peak: LaneP
     return replace(peak, efficiency={**peak.efficiency, **best})
 
 
-def _gflops(found: dict[str, Array], latency_us: Microseconds) -> NDArray[np.float64]:
-    return np.exp2(found["flops"]) / (latency_us * 1e3)
+def _flops(columns: Columns) -> NDArray[np.float64]:
+    return 2 * np.maximum(columns["macs"], 1)
+
+
+def _gflops(columns: Columns, latency_us: Microseconds) -> NDArray[np.float64]:
+    return _flops(columns) / (latency_us * 1e3)

@@ -25,7 +25,7 @@ from syncnas_tvm.cost_models.ladders import _each_with_each, _on_a_grid, monoton
 from syncnas_tvm.errors import InputError, TargetError
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.targets.loader import TRAINED
-from syncnas_tvm.work import Epilogue, Kernel
+from syncnas_tvm.work import Epilogue, Kernel, Lane
 
 BARE = replace(RK3399.cpu_peak, efficiency={})
 
@@ -49,6 +49,14 @@ def samples() -> Dataset:
         gflops *= 0.2 if kernel.is_depthwise else 1.0
         found[kernel] = kernel.flops / gflops / 1e3 * float(np.exp(random.normal(0, 0.02)))
     return Dataset(tuple(Sample(kernel, "device", us) for kernel, us in found.items()))
+
+
+def band(kernel: Kernel, rows: int) -> Kernel:
+    """So many rows of a convolution with stride 1, with the halo that its window needs."""
+    data, weight, out = kernel.shapes
+    height = min(data[2], rows + weight[2] - 1)
+    shapes = ((*data[:2], height, data[3]), weight, (*out[:2], rows, out[3]))
+    return replace(kernel, shapes=shapes)
 
 
 class TestFeatures:
@@ -267,6 +275,31 @@ class TestLearnedModel:
         assert us == pytest.approx(roof)
         us, std_us = model.predict([near, far, further])
         assert std_us[0] / us[0] < std_us[1] / us[1] < std_us[2] / us[2]
+
+    @pytest.mark.parametrize(("lane", "power"), [("cpu", 0.97), ("gpu", 0.88)])
+    def test_a_band_follows_its_square_kernel_by_the_law(self, lane: Lane, power: float) -> None:
+        """No data have bands: whatever else the features of a band are, they are not asked."""
+        model = TargetModel(RK3399)
+        whole = [conv(96, 576, lane, side=14), depthwise(144, lane, side=56)]
+        for rows in (1, 5, 13):
+            bands = [band(kernel, rows) for kernel in whole]
+            us, std_us = model.predict(bands)
+            square_us, square_std_us = model.predict(whole)
+            share = np.array([rows / k.out_shape[2] for k in whole])
+            assert us == pytest.approx(square_us * share**power)
+            assert (std_us / us > square_std_us / square_us).all()
+
+    def test_learns_from_bands_too(self, samples: Dataset) -> None:
+        """Half of the kernels as bands that keep to the law: the others are predicted as without."""
+        kernels, us = samples.kernels, samples.latency_us.copy()
+        plain = LearnedModel(BARE).fit(kernels, us)
+        cut = [k.op == "nn.conv2d" and k.out_shape[2] % 2 == 0 for k in kernels]
+        mixed = [
+            band(k, k.out_shape[2] // 2) if c else k for k, c in zip(kernels, cut, strict=True)
+        ]
+        us[cut] *= 0.5**0.97
+        found = LearnedModel(BARE).fit(mixed, us)
+        assert found.predict(kernels)[0] == pytest.approx(plain.predict(kernels)[0], rel=1e-3)
 
     def test_a_fused_residual_takes_its_bytes_and_other_epilogues_nothing(self) -> None:
         model = shipped_once("rk3399-cpu-float32")
