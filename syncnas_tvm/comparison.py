@@ -13,7 +13,6 @@ import numpy as np
 from syncnas_tvm.errors import ArtifactError
 from syncnas_tvm.steps import Step, steps_of
 from syncnas_tvm.timeline import SpanKind, SpanLane, Timeline
-from syncnas_tvm.trace import ARROW
 from syncnas_tvm.work import LANES, Kernel
 
 Key = tuple[SpanLane, SpanKind, str]
@@ -37,6 +36,7 @@ class Row:
     measured_us: float
     noise_us: float
     steps: int = 1
+    direction: str = ""
     kernel: Kernel | None = None
     runs: tuple[Step, ...] = ()
 
@@ -118,7 +118,7 @@ class Comparison:
         """By lane, kind and, of transfers, direction (``cpu to gpu``): what there is any of."""
         found: dict[Key, list[Row]] = {}
         for row in self.rows:
-            found.setdefault((row.lane, row.kind, _direction(row)), []).append(row)
+            found.setdefault((row.lane, row.kind, row.direction), []).append(row)
         return {key: Total.of(rows) for key, rows in found.items()}
 
     def most_off(self, count: int) -> list[Row]:
@@ -133,11 +133,6 @@ class Comparison:
             for (lane, kind, direction), total in self.totals.items()
         ]
         return {"totals": totals, "rows": [row.to_json() for row in self.rows]}
-
-
-def _direction(row: Row) -> str:
-    words = row.name.split()
-    return " ".join(words[:3]) if row.kind == "transfer" and ARROW in row.name else ""
 
 
 def _alike(timelines: Sequence[Timeline]) -> list[list[Step]]:
@@ -161,7 +156,11 @@ def _rows(predicted: Steps, runs: Sequence[Steps]) -> Iterator[Row]:
         yield from pairs(lane, "kernel", lambda step: step.region)
         # A join belongs to the region before it or behind it: their order is what counts.
         yield from pairs(lane, "sync")
-    yield from pairs("host", "transfer")
+    moves = [step for run in (predicted, *runs) for step in run if step.kind == "transfer"]
+    if all(step.direction for step in moves):
+        yield from pairs("host", "transfer", lambda step: step.direction)
+    else:
+        yield from pairs("host", "transfer")
     yield from pairs("host", "enqueue")
     waits = [[s for s in run if s.kind == "wait"] for run in (predicted, *runs)]
     if any(waits):
@@ -177,7 +176,8 @@ def _paired(predicted: Steps, runs: Sequence[Steps]) -> Iterator[Row]:
         us = [s.us for s in found]
         yield Row(
             step.lane, step.kind, step.region, step.name, step.us,
-            float(np.median(us)), float(np.std(us)), kernel=step.kernel, runs=tuple(found),
+            float(np.median(us)), float(np.std(us)),
+            direction=step.direction, kernel=step.kernel, runs=tuple(found),
         )  # fmt: skip
 
 
@@ -189,4 +189,5 @@ def _together(predicted: Steps, runs: Sequence[Steps]) -> Row:
         first.lane, first.kind, first.region,
         first.name if count == 1 or first.kind == "wait" else f"{count} of {first.name}",
         sum(step.us for step in predicted), float(np.median(us)), float(np.std(us)), len(predicted),
+        first.direction,
     )  # fmt: skip

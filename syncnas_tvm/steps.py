@@ -1,8 +1,8 @@
 """What each lane did, one entry for each kernel, join, transfer, enqueue and wait of a timeline.
 
 Predicted and measured timelines differ in form: a GPU kernel that is launched in several parts is
-several measured spans, and a measured copy includes the wait for the GPU's queue, which a predicted
-timeline has as a span of its own. Steps have neither difference.
+several measured spans, and a copy of which nothing but its time is known includes the wait for the GPU's
+queue, which other timelines have as a span of its own. Steps have neither difference.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import groupby
 
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Span, SpanKind, SpanLane, Timeline
+from syncnas_tvm.trace import ARROW
 from syncnas_tvm.work import Kernel
 
 LEAST_WAIT_US = 1e-3
@@ -29,6 +30,12 @@ class Step:
     us: float
     overlap_us: float = 0.0
     kernel: Kernel | None = None
+
+    @property
+    def direction(self) -> str:
+        """``cpu to gpu`` or ``gpu to cpu`` of a transfer that says so, else empty."""
+        moves = self.kind == "transfer" and ARROW in self.name
+        return " ".join(self.name.split()[:3]) if moves else ""
 
     def alone_us(self, costs: TargetCosts) -> float:
         """What a kernel would have taken with the other lane idle."""
@@ -48,7 +55,8 @@ def steps_of(timeline: Timeline) -> list[Step]:
         found.append(replace(steps[0], us=sum(s.us for s in steps), overlap_us=overlap_us))
     for span in timeline.lane_spans("host"):
         step = _step(span, [])
-        waited_us = _overlap_us(span, busy["gpu"]) if span.kind == "transfer" else 0.0
+        whole = span.kind == "transfer" and not step.direction
+        waited_us = _overlap_us(span, busy["gpu"]) if whole else 0.0
         if waited_us > LEAST_WAIT_US:
             found.append(replace(step, kind="wait", name="wait for gpu", us=waited_us))
             step = replace(step, us=step.us - waited_us)

@@ -104,6 +104,22 @@ def test_pairs_medians_and_what_is_most_off() -> None:
     assert data["rows"][0]["shapes"][1] == [24, 8, 1, 1]
 
 
+def test_transfers_that_say_their_direction() -> None:
+    """They are paired by it, whatever their order, and their waits are spans of their own."""
+    moves = (
+        Span("host", "gpu to cpu", 70, 75, "transfer"),
+        Span("host", "cpu to gpu", 0, 10, "transfer"),
+        Span("host", "cpu to gpu", 20, 22, "transfer"),
+        Span("host", "wait", 60, 70, "wait", "r0"),
+    )
+    spans = tuple(s for s in RUN.spans if s.kind != "transfer")
+    rows = Comparison.of(PREDICTED, [replace(RUN, spans=(*spans, *moves))]).rows
+    host = {(r.kind, r.name): (r.direction, r.predicted_us, r.measured_us) for r in rows}
+    assert host["transfer", "gpu to cpu 4 B"] == ("gpu to cpu", 10, 5)
+    assert host["transfer", "2 of cpu to gpu 4 B"] == ("cpu to gpu", 5, 12)
+    assert host["wait", "wait"] == ("", 0, 10)
+
+
 def test_a_region_with_other_kernels_than_predicted_is_one_row() -> None:
     more = Span("cpu", "cpu_d", 80, 85, "kernel", "r0")
     other = Span("cpu", "cpu_e", 85, 88, "kernel", "r7")
