@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from syncnas_tvm.cost_models.columns import DENSE, Column, Columns
+from syncnas_tvm.cost_models.columns import COLUMNS, DENSE, Column, Columns, numbers_of
 from syncnas_tvm.work import Lane
 
+Indices = NDArray[np.intp]
 POWERS: Mapping[tuple[Lane, str], float] = {
     ("cpu", "float32"): 0.97,
     ("gpu", "float32"): 0.88,
@@ -36,8 +38,22 @@ def squared(columns: Columns) -> Columns:
         **columns,
         "rows": np.where(dense, columns["rows"], columns["columns"]),
         "h": np.where(dense, columns["h"], columns["w"]),
-        "macs": columns["macs"] / share,
+        "macs": np.rint(columns["macs"] / share),
     }
+
+
+def distinct(squares: Columns) -> tuple[Indices, Indices]:
+    """The first of all kernels that are alike, and for each kernel which of these it is.
+
+    Bands of one kernel are bands of one square: what is learned is asked once for all of them.
+    """
+    places = squares["out"] * squares["rows"] * squares["columns"]
+    sums = places * squares["in"] * squares["kh"] * squares["kw"]
+    density = np.rint(1e6 * squares["macs"] / sums)  # as far as structural zeros are told apart
+    names = [name for name in COLUMNS if name != "macs"]
+    number = numbers_of([*(squares[name] for name in names), density])
+    _, first = np.unique(number, return_index=True)
+    return first, number
 
 
 def band_rate(columns: Columns) -> Column:

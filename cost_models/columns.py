@@ -39,6 +39,7 @@ COLUMNS = (
     "size",
     "gpu",
 )
+LARGEST_KEY = 1 << 62
 UNKNOWN, DIRECT, WINOGRAD = 0, 1, 2
 
 Column = NDArray[np.float64]
@@ -137,3 +138,17 @@ def _attributes(attrs: tuple[tuple[str, object], ...]) -> tuple[float, float, fl
         UNKNOWN if algorithm is None else WINOGRAD if algorithm == "winograd" else DIRECT,
         float(found.get(NONZERO, 1.0)),  # type: ignore[arg-type]
     )
+
+
+def numbers_of(columns: Sequence[Column]) -> NDArray[np.intp]:
+    """A number for each kernel, the same for those that agree in all ``columns`` of whole numbers."""
+    key, most = np.zeros(len(columns[0]), np.int64), 1
+    for column in columns:
+        low, high = column.min(initial=np.inf), column.max(initial=-np.inf)
+        if low < high:
+            many = int(high - low) + 1
+            if most * many > LARGEST_KEY:
+                _, key = np.unique(key, return_inverse=True)
+                most = len(key)
+            key, most = key * many + (column - low).astype(np.int64), most * many
+    return np.unique(key, return_inverse=True)[1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syncnas_tvm.cost_models.columns import DENSE, Column, Columns, columns_of
+from syncnas_tvm.cost_models.columns import DENSE, Column, Columns, columns_of, numbers_of
 from syncnas_tvm.work import Kernel
 
 Rungs = NDArray[np.float64]
@@ -46,11 +46,7 @@ def monotone_of(columns: Columns, latency_us: Rungs) -> Rungs:
 
 def _families(shared: Sequence[Column]) -> list[Indices]:
     """Indices of kernels that agree in all columns, for each such set of two and more."""
-    key = np.zeros(len(shared[0]), np.int64)
-    for column in shared:
-        if column.min() != column.max():
-            # Small numbers again after each column, so that the next one cannot make them overflow.
-            _, key = np.unique(key * (int(column.max()) + 1) + column.astype(np.int64), return_inverse=True)  # fmt: skip
+    key = numbers_of(shared)
     order = np.argsort(key, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
     return [part for part in parts if len(part) > 1]

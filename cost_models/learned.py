@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from syncnas_tvm.cost_models.bands import band_rate, band_std, squared
+from syncnas_tvm.cost_models.bands import band_rate, band_std, distinct, squared
 from syncnas_tvm.cost_models.base import FittedModel, Microseconds, kind_of
 from syncnas_tvm.cost_models.calibration import Uncertainty, calibrate
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
@@ -117,17 +117,18 @@ class LearnedModel(FittedModel):
         """Latencies of convolutions and matrix products, and their relative standard deviation."""
         learned = self._learned()
         columns = columns_of(kernels)
-        seen = features_of(squared(columns))
+        squares = squared(columns)
+        first, place = distinct(squares)
+        seen = features_of({name: column[first] for name, column in squares.items()})
+        rates, far = (found[place] for found in learned.ensemble.predict(seen))
+        inside = _inside(learned.range.octaves_outside(seen))[place]
         flops = _flops(columns)
-        log_gflops, far = learned.ensemble.predict(seen)
-        log_gflops = log_gflops + band_rate(columns)
-        inside = _inside(learned.range.octaves_outside(seen))
-        log_us = np.log(flops / 1e3) - log_gflops
+        log_us = np.log(flops / 1e3) - rates - band_rate(columns)
         bare = np.where(inside < 1)[0]
         for index in bare:
             roof = np.log(roofline_us(replace(kernels[index], epilogue=()), self.peak))
             log_us[index] += (1 - inside[index]) * (roof - log_us[index])
-        gain = np.where(seen["winograd"] > 0, WINOGRAD_GAIN, 1.0)
+        gain = np.where(columns["winograd"] > 0, WINOGRAD_GAIN, 1.0)
         us = monotone_of(
             columns, np.maximum(np.exp(log_us), flops / (1e3 * self.peak.gflops * gain))
         )

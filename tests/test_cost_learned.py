@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from kernels import RK3399, add, conv, dense, depthwise, kernels
 
 from syncnas_tvm.cost_models import LearnedModel, Roofline, TargetModel, cost_model_of
+from syncnas_tvm.cost_models.bands import distinct, squared
 from syncnas_tvm.cost_models.calibration import Uncertainty
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
-from syncnas_tvm.cost_models.columns import columns_of, is_learnable, is_winograd
+from syncnas_tvm.cost_models.columns import columns_of, is_learnable, is_winograd, numbers_of
 from syncnas_tvm.cost_models.dataset import Dataset, Sample
 from syncnas_tvm.cost_models.devices import SHIPPED
 from syncnas_tvm.cost_models.evaluation import Accuracy, cross_validate
@@ -288,6 +289,20 @@ class TestLearnedModel:
             share = np.array([rows / k.out_shape[2] for k in whole])
             assert us == pytest.approx(square_us * share**power)
             assert (std_us / us > square_std_us / square_us).all()
+
+    def test_kernels_that_are_alike_are_asked_for_once(self) -> None:
+        zeros = replace(conv(96, 96, window=3), attrs=(("nonzero", 0.5),))
+        wanted = [conv(96, 96), band(conv(96, 96), 5), conv(96, 88), conv(96, 96, window=3), zeros]
+        wanted += [conv(96, 96, "gpu"), replace(conv(96, 96), epilogue=()), dense(96, 96)]
+        first, place = distinct(squared(columns_of(wanted)))
+        groups = [sorted(np.flatnonzero(place == n).tolist()) for n in range(len(first))]
+        assert sorted(groups) == [[0, 1, 6], [2], [3], [4], [5], [7]]
+        assert all(place[f] == n for n, f in enumerate(first))
+
+    def test_numbers_beyond_those_of_a_machine(self) -> None:
+        columns = [np.array([0.0, 2.0**31, 2.0**31, 7.0])] * 3 + [np.array([0.0, 1.0, 1.0, 1.0])]
+        assert len(set(numbers_of(columns).tolist())) == 3
+        assert numbers_of(columns)[1] == numbers_of(columns)[2]
 
     def test_learns_from_bands_too(self, samples: Dataset) -> None:
         """Half of the kernels as bands that keep to the law: the others are predicted as without."""
