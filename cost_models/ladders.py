@@ -53,7 +53,7 @@ def _families(shared: Sequence[Column]) -> list[Indices]:
 
 
 def _project(sizes: NDArray[np.float64], latency_us: Rungs) -> Rungs:
-    """Of one family; ``sizes`` ``[3, n]``. Ranks stand for latencies: they are faster to compare."""
+    """Of one family; ``sizes`` ``[3, n]``."""
     place = [column for column in sizes if column.min() != column.max()]
     if not place:
         return np.full_like(latency_us, np.exp(np.log(latency_us).mean()))
@@ -64,38 +64,43 @@ def _project(sizes: NDArray[np.float64], latency_us: Rungs) -> Rungs:
         if count**2 > GRID_COST * prod(len(rungs) for rungs, _ in axes):
             project = _on_a_grid
     order = np.argsort(latency_us, kind="stable")
-    ranks = np.empty(count, _small_type(count))
-    ranks[order] = np.arange(count)
-    low, high = project(np.array(place, _small_type(max(map(np.max, place)))), ranks)
-    return np.sqrt(latency_us[order[low]] * latency_us[order[high]])
+    sorted_us = latency_us[order]
+    sorted_place = np.array(place, _small_type(max(map(np.max, place))))[:, order]
+    low, high = project(sorted_place)
+    found = np.empty(count)
+    found[order] = np.sqrt(sorted_us[low] * sorted_us[high])
+    return found
 
 
 def _small_type(most: float) -> type[np.integer[Any]]:
     return np.int16 if most < 1 << 15 else np.int64
 
 
-def _each_with_each(place: Ranks, ranks: Ranks) -> tuple[Ranks, Ranks]:
-    """The largest rank of a smaller relative, and the smallest of a larger one, of every kernel."""
-    smaller = np.ones((len(ranks), len(ranks)), bool)
-    for where in place:
-        smaller &= where[:, None] <= where
-    low = np.where(smaller, ranks[:, None], ranks.dtype.type(-1)).max(0)
-    high = np.where(smaller, ranks, ranks.dtype.type(len(ranks))).min(1)
-    return low, high
+def _each_with_each(place: Ranks) -> tuple[Indices, Indices]:
+    """Of kernels sorted by latency: for each the last one that is smaller, and the first that is
+    larger."""
+    count = place.shape[1]
+    smaller, larger = np.ones((2, count, count), bool)
+    backwards = place[:, ::-1].copy()
+    for where, other in zip(place, backwards, strict=True):
+        smaller &= other <= where[:, None]
+        larger &= where >= where[:, None]
+    return count - 1 - smaller.argmax(1), larger.argmax(1)
 
 
-def _on_a_grid(place: Ranks, ranks: Ranks) -> tuple[Ranks, Ranks]:
+def _on_a_grid(place: Ranks) -> tuple[Indices, Indices]:
     """The same on the grid of all sizes that occur, by running maxima along every axis."""
-    most = place.max(1).astype(np.intp) + 1
+    most, last = place.max(1).astype(np.intp) + 1, place.shape[1] - 1
+    ranks = np.arange(last + 1, dtype=_small_type(last))
     low, high = np.zeros((2, *most), ranks.dtype)
-    # The smallest of the larger ones is the same with everything turned round.
-    turned, last = most[:, None] - 1 - place, len(ranks) - 1
+    # The first of the larger ones is the same with everything turned round.
+    turned = most[:, None] - 1 - place
     np.maximum.at(low, tuple(place), ranks)
     np.maximum.at(high, tuple(turned), last - ranks)
     for axis in range(len(most)):
         for grid in (low, high):
             _run_maximum(np.moveaxis(grid, axis, 0))
-    return low[tuple(place)], last - high[tuple(turned)]
+    return low[tuple(place)].astype(np.intp), last - high[tuple(turned)].astype(np.intp)
 
 
 def _run_maximum(lines: Ranks) -> None:

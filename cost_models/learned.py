@@ -88,10 +88,12 @@ class LearnedModel(FittedModel):
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
         """See :meth:`CostModel.predict`."""
         known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
+        if 0 < len(known) == len(kernels):
+            us, share = self._learned_us(kernels)
+            return us, us * share
         latency_us, std_us = self._roofline(kernels, set(known))
         if known:
-            members = [kernels[index] for index in known]
-            us, share = self._learned_us(members)
+            us, share = self._learned_us([kernels[index] for index in known])
             latency_us[known], std_us[known] = us, us * share
         return latency_us, std_us
 
