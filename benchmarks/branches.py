@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python benchmarks/branches.py ../shared/data/syncnas/syncnas_*_100.json [--targets rk3399 ...]
 
-Predicted latencies (milliseconds; the target's own cost model, timeline with syncs and contention) of
-each lane alone, of the best plan of all other rules, and of the best plan with `Branches` too, with
+Predicted latencies (milliseconds; the target's learned cost models, on ``host`` the roofline; timeline
+with syncs and contention) of each lane alone, of the best plan of all other rules, and of the best plan with `Branches` too, with
 the number of syncs of each. Weights are random: they do not change what a plan costs.
 """
 
@@ -18,7 +18,7 @@ import torch
 from networks import print_table
 
 from syncnas_tvm.candidates import decision_space
-from syncnas_tvm.cost_models import Roofline
+from syncnas_tvm.cost_models import cost_model_of
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.nas.branched_model import BranchedModel
@@ -42,7 +42,7 @@ def rows(config: Path, targets: Sequence[str], size: int) -> Iterator[Row]:
     for name in targets:
         target = load_target(name)
         space = decision_space(RegionGraph(module, target.channel_step))
-        scorer = CostMode("timeline").scorer(space, target.costs, Roofline(target))
+        scorer = CostMode("timeline").scorer(space, target.costs, cost_model_of(target))
         alone = [scorer.score(single_lane(space, lane)) for lane in ("cpu", "gpu")]
         found = [
             strategy("dp").run(which, scorer, Budget(seconds=60))

@@ -4,8 +4,8 @@
 
 Sections: ``folds`` (10 folds grouped by workload; all that a model chooses it chooses on the training
 folds), ``network`` (all kernels of MobileNetV2 held out), ``few-shot`` (20 kernels of a device that no
-model has seen), ``plans`` (what planning with the model costs on RK3399), ``speed``, and ``members``
-(what each member of the ensemble does alone). Baselines: a line through log latency over log FLOPs per
+model has seen), ``plans`` (what planning with the model costs on RK3399), ``speed``, ``members`` (what
+each member of the ensemble does alone), and ``nested`` (XGBoost's parameters chosen in each fold). Baselines: a line through log latency over log FLOPs per
 kind of kernel, and the roofline with fitted efficiencies, bandwidth and launch time.
 
 The noise of the labels is estimated from sweeps: kernels that differ in one number of channels alone.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,19 +28,30 @@ from typing import Any
 import numpy as np
 from networks import print_table
 
+from syncnas_tvm.cost_models.bands import distinct, squared
 from syncnas_tvm.cost_models.base import FittedModel, kind_of
+from syncnas_tvm.cost_models.columns import columns_of
 from syncnas_tvm.cost_models.dataset import Dataset, workload
 from syncnas_tvm.cost_models.devices import OTHERS, SHIPPED, Device
+from syncnas_tvm.cost_models.ensemble import JITTERED, Ensemble
 from syncnas_tvm.cost_models.evaluation import Accuracy, by_kind, cross_validate
+from syncnas_tvm.cost_models.features import features_of
 from syncnas_tvm.cost_models.few_shot import FewShotModel, choose_kernels
 from syncnas_tvm.cost_models.learned import LearnedModel, fitted_peak
 from syncnas_tvm.cost_models.roofline import roofline_us
 from syncnas_tvm.cost_models.train import read_data, samples_of
+from syncnas_tvm.cost_models.trees import Trees
 from syncnas_tvm.targets import LanePeak
 from syncnas_tvm.work import Kernel, Lane
 
 BY = ("learned", "roofline", "FLOPs")
-SECTIONS = ("folds", "network", "few-shot", "plans", "speed", "members")
+SECTIONS = ("folds", "network", "few-shot", "plans", "speed", "members", "nested")
+CHOICES: tuple[dict[str, Any], ...] = tuple(
+    {"max_depth": depth, "rounds": rounds, "eta": eta}
+    for depth in (4, 6, 8)
+    for rounds, eta in ((80, 0.15), (160, 0.08), (320, 0.04))
+)
+"""What section ``nested`` chooses from."""
 MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))  # fmt: skip
 """Expansion, output channels, blocks, stride of the first: M. Sandler et al., MobileNetV2, CVPR 2018."""
 
@@ -303,8 +314,8 @@ def plans(folder: Path, data: dict[str, Dataset]) -> list[dict]:
 
 
 def speed(devices: Sequence[Device]) -> list[dict]:
-    """Section ``speed``: the shipped models. A network's plan space has each kernel of MobileNetV2 in
-    cuts of 8 channels and in bands of rows."""
+    """Section ``speed``: the shipped models, the fastest of 30 times. A network's plan space has each
+    kernel of MobileNetV2 in cuts of 8 channels and in bands of rows."""
     import xgboost  # noqa: F401  (its import is not the model's)
 
     from syncnas_tvm.targets.loader import TRAINED
@@ -317,11 +328,11 @@ def speed(devices: Sequence[Device]) -> list[dict]:
         model = LearnedModel.load(path)
         cuts = cuts_of(mobilenet_v2(device.lane, device.dtype))
         model.predict(cuts)
-        seconds = min(_seconds(partial(model.predict, cuts)) for _ in range(5))
-        from syncnas_tvm.cost_models.features import features
-
-        seen = features(cuts)
-        bare = min(_seconds(partial(model.learned.ensemble.predict, seen)) for _ in range(5))
+        seconds = min(_seconds(partial(model.predict, cuts)) for _ in range(30))
+        columns = squared(columns_of(cuts))
+        first, _ = distinct(columns)
+        seen = features_of({name: column[first] for name, column in columns.items()})
+        bare = min(_seconds(partial(model.learned.ensemble.predict, seen)) for _ in range(30))
         rows.append({"model": device.name, "load_ms": 1e3 * load_s, "kernels": len(cuts), "space_s": seconds,
                      "us_per_kernel": 1e6 * seconds / len(cuts), "ensemble_us": 1e6 * bare / len(cuts)})  # fmt: skip
     print_table(["model", "load ms", "kernels", "plan space s", "us a kernel", "of these the ensemble"], (
@@ -352,13 +363,10 @@ def cuts_of(blocks: Sequence[Sequence[Kernel]]) -> list[Kernel]:
 def members(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -> list[dict]:
     """Section ``members``: log GFLOP/s by each member alone and by their mean, without what keeps
     predictions to physics."""
-    from syncnas_tvm.cost_models.ensemble import Ensemble
-    from syncnas_tvm.cost_models.features import features
-
     rows = []
     for device in devices:
         samples = data[device.name]
-        seen = features(samples.kernels)
+        seen = features_of(columns_of(samples.kernels))
         targets = np.log(np.exp2(seen["flops"]) / samples.latency_us / 1e3)
         errors = np.zeros((repeats, 4))
         for seed in range(repeats):
@@ -372,6 +380,50 @@ def members(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -
         rows.append({"model": device.name, **dict(zip(("wide", "narrow", "trees", "mean"), errors.mean(0), strict=True))})  # fmt: skip
     print_table(["model", "wide Gaussian process", "narrow one", "XGBoost", "mean of the three"],
                 ((r["model"], *(f"{r[k]:.2%}" for k in ("wide", "narrow", "trees", "mean"))) for r in rows))  # fmt: skip
+    return rows
+
+
+def nested(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -> list[dict]:
+    """Section ``nested``: XGBoost's depth, rounds and rate chosen on the training folds alone, by an inner
+    cross-validation of 4 folds, against the fixed ones that ship. Errors as in section ``members``."""
+    rows = []
+    for device in devices:
+        samples = data[device.name]
+        seen = features_of(columns_of(samples.kernels))
+        targets = np.log(np.exp2(seen["flops"]) / samples.latency_us / 1e3)
+        x = np.stack(list(seen.values()), axis=1)
+        jittered = np.array([name in JITTERED for name in seen], float)
+
+        def trees_of(rest: np.ndarray, out: np.ndarray, choice: dict[str, Any], x: np.ndarray = x,
+                     y: np.ndarray = targets, jittered: np.ndarray = jittered) -> np.ndarray:  # fmt: skip
+            return Trees.fit(x[rest], y[rest], jittered, **choice).predict(x[out])
+
+        found = np.zeros((repeats, 2, len(samples)))
+        chosen: Counter[int] = Counter()
+        for seed in range(repeats):
+            for out in samples.folds(10, seed):
+                rest = np.setdiff1d(np.arange(len(samples)), out)
+                inner = [rest[part] for part in samples.take(rest).folds(4, seed)]
+                errors = [
+                    np.mean([np.abs(trees_of(np.setdiff1d(rest, part), part, choice) - targets[part]).mean() for part in inner])
+                    for choice in CHOICES
+                ]  # fmt: skip
+                best = int(np.argmin(errors))
+                chosen[best] += 1
+                fixed = Ensemble.fit({k: v[rest] for k, v in seen.items()}, targets[rest])
+                every = fixed.members({k: v[out] for k, v in seen.items()})[0]
+                found[seed, 0, out] = every.mean(0)
+                every[2] = trees_of(rest, out, CHOICES[best])
+                found[seed, 1, out] = every.mean(0)
+        off = np.abs(np.expm1(targets - found))
+        rows.append({
+            "model": device.name, "fixed": float(off[:, 0].mean()), "nested": float(off[:, 1].mean()),
+            "fixed_10": float((off[:, 0] < 0.1).mean()), "nested_10": float((off[:, 1] < 0.1).mean()),
+            "chosen": [chosen[i] for i in range(len(CHOICES))],
+        })  # fmt: skip
+    print("choices:", *(", ".join(f"{k} {v}" for k, v in choice.items()) for choice in CHOICES), sep="\n- ")  # fmt: skip
+    print_table(["model", "fixed", "within 10 %", "nested", "within 10 %", "how often each was chosen"], (
+        (r["model"], f"{r['fixed']:.2%}", f"{r['fixed_10']:.1%}", f"{r['nested']:.2%}", f"{r['nested_10']:.1%}", r["chosen"]) for r in rows))  # fmt: skip
     return rows
 
 
@@ -401,6 +453,7 @@ def main() -> None:
         "plans": partial(plans, options.data, data),
         "speed": partial(speed, devices),
         "members": partial(members, data, devices, options.repeats),
+        "nested": partial(nested, data, devices, options.repeats),
     }
     results: dict[str, list[dict]] = {}
     for section in options.sections:

@@ -5,7 +5,8 @@
 Predicted latencies of each lane alone, of splitting block by block (the decisions ``Place`` and
 ``ChannelSplit`` alone), and of all registered rules with each strategy; with the syncs of the best
 plan, evaluations, seconds, and the distance from ``dp``, all medians over ``--seeds``. Kernel times
-are the target's roofline (nothing is measured here, on ``host`` neither). A sync cost of S us stands
+are those that ``compile`` predicts with, or with ``--model roofline`` the target's roofline; on ``host``,
+where ``compile`` measures and nothing is measured here, always the roofline. A sync cost of S us stands
 for transfers of S us each way in cost modes ``timeline`` and ``additive``, whatever their size.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import zoo
 from networks import network_parser
 
 from syncnas_tvm.candidates import decision_space
-from syncnas_tvm.cost_models import CostModel, Roofline, read_tophub
+from syncnas_tvm.cost_models import CostModel, Roofline, cost_model_of, read_tophub
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.planner import (
@@ -42,6 +44,7 @@ from syncnas_tvm.targets import Target, Transfer, load_target
 TARGETS = ("host", "rk3399", "android-adreno", "android-mali")
 SYNCS_US = (50.0, 200.0, 500.0, 1000.0)
 BLOCK_BY_BLOCK = ("Place", "ChannelSplit")
+MODELS: dict[str, Callable[[Target], CostModel]] = {"learned": cost_model_of, "roofline": Roofline}
 Row = dict[str, Any]
 
 
@@ -144,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="also end a search after so long")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--regions", type=int, help="only a network's first so many regions")
+    parser.add_argument("--model", choices=MODELS, default="learned", help="(default: learned)")
     parser.add_argument("--measurements", nargs="+", type=Path, default=[], help="TopHub logs")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
@@ -160,7 +164,7 @@ def main() -> None:
             space = spaces[step]
             if options.regions:
                 space = truncated(space, options.regions)
-            model: CostModel = Roofline(target)
+            model: CostModel = MODELS[options.model](target)
             if options.measurements:
                 model = read_tophub(options.measurements, target)
             for sync_us in options.syncs:
@@ -168,7 +172,9 @@ def main() -> None:
                 row = measure(space, scorer, options)
                 rows.append({"network": network, "target": name, "sync_us": sync_us, **row})
         if options.json:
-            options.json.write_text(json.dumps({"mode": options.mode, "rows": rows}, indent=2))
+            options.json.write_text(
+                json.dumps({"mode": options.mode, "model": options.model, "rows": rows}, indent=2)
+            )
     print(markdown(rows, options.strategies))
 
 

@@ -6,6 +6,10 @@ For each of the 1,458 strategies: whether it fits the budget, the predicted late
 the branched model at 224, and the logarithm of SynFlow for each seed. Goes on where it was
 interrupted: strategies that are in the file already are left as they are. The reward of a strategy is
 the mean over the seeds, 0 where the budget cannot be met.
+
+``strategy_table.csv`` was written before the search was tuned, with the target's roofline (``--model
+roofline``, the default, so that it can be written again). ``--model learned`` takes what ``compile`` and
+the search predict with: name another ``--output`` then.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from syncnas_tvm.cost_models import Roofline
+from syncnas_tvm.cost_models import Roofline, cost_model_of
 from syncnas_tvm.nas import ZOO
 from syncnas_tvm.nas.allocate import Allocator
 from syncnas_tvm.nas.branched_model import BranchedModel
@@ -27,6 +31,7 @@ from syncnas_tvm.targets import load_target
 
 TABLE = Path(__file__).with_suffix(".csv")
 SEEDS = (0, 1, 2)
+MODELS = {"roofline": Roofline, "learned": cost_model_of}
 CLASSES = 10  # the classifier is the same in all of them
 COLUMNS = ("strategy", "feasible", "latency_us", "mmacs", *(f"synflow_{seed}" for seed in SEEDS))
 
@@ -53,11 +58,14 @@ def main() -> None:
     parser.add_argument("--target", default="rk3399")
     parser.add_argument("--budget", type=float, default=1.0)
     parser.add_argument("--size", type=int, default=64, help="image size of the proxy")
+    parser.add_argument("--model", choices=MODELS, default="roofline")
     parser.add_argument("--output", type=Path, default=TABLE)
     options = parser.parse_args()
+    if options.model != "roofline" and options.output == TABLE:
+        parser.error(f"{TABLE.name} is the roofline's: name another --output")
     torch.set_num_threads(1)
     target = load_target(options.target)
-    allocator = Allocator(ZOO[options.base], target, Roofline(target))
+    allocator = Allocator(ZOO[options.base], target, MODELS[options.model](target))
     known = read_table(options.output)
     fresh = not options.output.exists()
     with options.output.open("a", newline="") as file:

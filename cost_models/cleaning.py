@@ -8,8 +8,8 @@ from math import isfinite
 
 import numpy as np
 
+from syncnas_tvm.cost_models.columns import ALGORITHM, is_learnable, is_winograd
 from syncnas_tvm.cost_models.dataset import Dataset, Sample, workload
-from syncnas_tvm.cost_models.features import ALGORITHM, is_learnable, is_winograd
 
 WINOGRAD_GAIN = 4.0
 """Winograd's F(4 x 4, 3 x 3) multiplies 36 times for 16 outputs, not 144 times."""

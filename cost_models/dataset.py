@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syncnas_tvm.cost_models.features import ALGORITHM
+from syncnas_tvm.cost_models.columns import ALGORITHM
 from syncnas_tvm.cost_models.kernel_json import kernel_from_json, kernel_to_json
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.work import Kernel

@@ -68,7 +68,7 @@ class Ensemble:
         """What each member predicts, ``[3, n]``, and how far the nearest training kernel is."""
         x, basis = _matrix(features, self.names), _matrix(features, BASIS)
         wide, far = self.wide.predict(x, basis)
-        narrow, _ = self.narrow.predict(_matrix(features, FEW), basis)
+        narrow, _ = self.narrow.predict(_matrix(features, FEW), basis, nearest=False)
         return np.stack([wide, narrow, self.trees.predict(x)]), far
 
     def to_arrays(self) -> dict[str, Array]:

@@ -31,100 +31,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from syncnas_tvm.work import DTYPE_BYTES, Kernel
+from syncnas_tvm.cost_models.columns import ALGORITHM as ALGORITHM
+from syncnas_tvm.cost_models.columns import CONV, DENSE, DEPTHWISE, Columns, columns_of
+from syncnas_tvm.work import Kernel
 
 VERSION = 1
-ALGORITHM = "algorithm"
-"""Kernel attribute: how a measured convolution was computed, ``direct`` or ``winograd``."""
-WINOGRAD_CHANNELS = 32
-"""The compiler takes Winograd on the CPU lane from so many channels on, in and out."""
 LIMIT = 1 << 16
 
 Matrix = NDArray[np.float64]
-COLUMNS = [
-    "kind",
-    "in",
-    "out",
-    "h",
-    "w",
-    "kh",
-    "kw",
-    "stride",
-    "pad",
-    "rows",
-    "columns",
-    "winograd",
-    "macs",
-    "size",
-]
-CONV, DEPTHWISE, DENSE = 0, 1, 2
 
 
-def is_learnable(kernel: Kernel) -> bool:
-    """Whether features are defined for ``kernel``: convolutions and matrix products of batch 1."""
-    return kernel.op == "nn.conv2d" or kernel.op == "matmul"
-
-
-def features(kernels: Sequence[Kernel]) -> dict[str, NDArray[np.float64]]:
+def features(kernels: Sequence[Kernel]) -> dict[str, Matrix]:
     """Every feature by name, one entry a kernel; raises ValueError for a kernel without."""
-    rows = np.array([_row(kernel) for kernel in kernels], np.float64).reshape(-1, len(COLUMNS))
-    raw = dict(zip(COLUMNS, rows.T, strict=True))
-    found = _sizes(raw)
-    found.update(_tiles(raw))
-    return found
+    return features_of(columns_of(kernels))
 
 
-def is_winograd(kernel: Kernel) -> bool:
-    """Whether ``kernel`` is computed with Winograd's transform: what was measured says so itself, a
-    kernel of the compiler is where its CPU schedule (``schedule/packed.py``) does."""
-    attrs = dict(kernel.attrs)
-    if ALGORITHM in attrs:
-        return attrs[ALGORITHM] == "winograd"
-    if kernel.op != "nn.conv2d" or kernel.lane != "cpu":
-        return False
-    out, into, *window = kernel.shapes[1]
-    small = min(out, into) < WINOGRAD_CHANNELS
-    return window == [3, 3] and not small and _strides(kernel, attrs)[1] == 1
+def features_of(columns: Columns) -> dict[str, Matrix]:
+    """The features of the kernels that ``columns`` describe."""
+    return _sizes(columns) | _tiles(columns)
 
 
-def _row(kernel: Kernel) -> tuple[float, ...]:
-    shapes = kernel.shapes
-    size = DTYPE_BYTES[kernel.dtype]
-    if kernel.op == "matmul":
-        (*_, into), (*outer, out) = shapes[0], shapes[-1]
-        rows = prod(outer)
-        return (DENSE, into, out, 1, rows, 1, 1, 1, 0, 1, rows, 0, kernel.macs, size)
-    if kernel.op != "nn.conv2d":
-        raise ValueError(f"no features are defined for {kernel.op}")
-    _, _, h, w = shapes[0]
-    out, into, kh, kw = shapes[1]
-    _, _, rows, columns = shapes[-1]
-    attrs = dict(kernel.attrs)
-    stride = _strides(kernel, attrs)[1]
-    padding = attrs.get("padding")
-    if padding is None:
-        pad = max(0, (columns - 1) * stride + kw - w + 1) // 2
-    else:
-        pad = max(padding[0], padding[1])  # type: ignore[index]
-    kind = DEPTHWISE if kernel.is_depthwise else CONV
-    return (kind, into, out, h, w, kh, kw, stride, pad, rows, columns,
-            is_winograd(kernel), kernel.macs, size)  # fmt: skip
-
-
-def _strides(kernel: Kernel, attrs: dict[str, object]) -> tuple[int, int]:
-    """The strides, guessed from the widths where the kernel does not say."""
-    if "strides" in attrs:
-        return attrs["strides"]  # type: ignore[return-value]
-    guess = max(1, round(kernel.shapes[0][3] / kernel.out_shape[3]))
-    return guess, guess
-
-
-def _sizes(raw: dict[str, Matrix]) -> dict[str, Matrix]:
+def _sizes(raw: Columns) -> dict[str, Matrix]:
     depthwise, into, out = raw["kind"] == DEPTHWISE, raw["in"], raw["out"]
     pixels, window = raw["rows"] * raw["columns"], raw["kh"] * raw["kw"]
     data = raw["h"] * raw["w"] * np.where(depthwise, out, into)
@@ -160,7 +91,7 @@ def _sizes(raw: dict[str, Matrix]) -> dict[str, Matrix]:
     return found
 
 
-def _tiles(raw: dict[str, Matrix]) -> dict[str, Matrix]:
+def _tiles(raw: Columns) -> dict[str, Matrix]:
     names = {"in": "in", "out": "out", "rows": "rows", "columns": "columns"}
     extents = {name: np.minimum(raw[key], LIMIT).astype(np.intp) for name, key in names.items()}
     # A depthwise convolution's channels are cut as its output's are.

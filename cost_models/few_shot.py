@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syncnas_tvm.cost_models.base import CostModel, Microseconds
-from syncnas_tvm.cost_models.features import features, is_learnable
+from syncnas_tvm.cost_models.columns import is_learnable
+from syncnas_tvm.cost_models.features import features
 from syncnas_tvm.cost_models.ladders import monotone
 from syncnas_tvm.cost_models.learned import LearnedModel
 from syncnas_tvm.errors import InputError

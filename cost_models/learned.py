@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from syncnas_tvm.cost_models.bands import band_rate, band_std, distinct, squared
 from syncnas_tvm.cost_models.base import FittedModel, Microseconds, kind_of
 from syncnas_tvm.cost_models.calibration import Uncertainty, calibrate
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
+from syncnas_tvm.cost_models.columns import Columns, columns_of, is_learnable
 from syncnas_tvm.cost_models.ensemble import Ensemble
-from syncnas_tvm.cost_models.features import VERSION, features, is_learnable
-from syncnas_tvm.cost_models.ladders import monotone
+from syncnas_tvm.cost_models.features import VERSION, features_of
+from syncnas_tvm.cost_models.ladders import monotone_of
 from syncnas_tvm.cost_models.roofline import roofline_us
 from syncnas_tvm.cost_models.training_range import TrainingRange
 from syncnas_tvm.errors import InputError
@@ -52,7 +54,8 @@ class LearnedModel(FittedModel):
     and rows among the kernels of one call; more than two octaves outside the range of the training
     data the prediction goes towards the geometric mean of the learned one and the roofline, half of the
     way for each further octave, and a kind of kernel that was not in the data gets the roofline alone
-    (:meth:`outside` says what share the roofline has). Operators
+    (:meth:`outside` says what share the roofline has). Bands of rows, which no training data have, follow
+    their square kernel by a power law (:mod:`~syncnas_tvm.cost_models.bands`). Operators
     other than convolutions and matrix products get the roofline. What is fused behind a kernel is
     free, but for whole tensors that it reads: these take their bytes over the bandwidth.
 
@@ -69,8 +72,9 @@ class LearnedModel(FittedModel):
         held out in turn; the roofline's efficiencies become those that fit best."""
         if len(kernels) < FEWEST:
             raise InputError(f"{len(kernels)} kernels are too few to learn from; give {FEWEST}")
-        found = features(kernels)
-        targets = np.log(_gflops(found, latency_us))
+        columns = columns_of(kernels)
+        found = features_of(squared(columns))
+        targets = np.log(_gflops(columns, latency_us)) - band_rate(columns)
         # More threads than cores that are free make matrices of this size hundreds of times slower.
         with threadpool_limits(1):
             self.learned = Learned(
@@ -84,10 +88,12 @@ class LearnedModel(FittedModel):
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
         """See :meth:`CostModel.predict`."""
         known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
+        if 0 < len(known) == len(kernels):
+            us, share = self._learned_us(kernels)
+            return us, us * share
         latency_us, std_us = self._roofline(kernels, set(known))
         if known:
-            members = [kernels[index] for index in known]
-            us, share = self._learned_us(members)
+            us, share = self._learned_us([kernels[index] for index in known])
             latency_us[known], std_us[known] = us, us * share
         return latency_us, std_us
 
@@ -96,7 +102,7 @@ class LearnedModel(FittedModel):
         found = np.ones(len(kernels))
         known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
         if known and self.learned:
-            seen = features([kernels[index] for index in known])
+            seen = features_of(squared(columns_of([kernels[index] for index in known])))
             found[known] = 1 - _inside(self.learned.range.octaves_outside(seen))
         return found
 
@@ -112,20 +118,25 @@ class LearnedModel(FittedModel):
     def _learned_us(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, NDArray[np.float64]]:
         """Latencies of convolutions and matrix products, and their relative standard deviation."""
         learned = self._learned()
-        seen = features(kernels)
-        flops = np.exp2(seen["flops"])
-        log_gflops, far = learned.ensemble.predict(seen)
-        inside = _inside(learned.range.octaves_outside(seen))
-        log_us = np.log(flops / 1e3) - log_gflops
+        columns = columns_of(kernels)
+        squares = squared(columns)
+        first, place = distinct(squares)
+        seen = features_of({name: column[first] for name, column in squares.items()})
+        rates, far = (found[place] for found in learned.ensemble.predict(seen))
+        inside = _inside(learned.range.octaves_outside(seen))[place]
+        flops = _flops(columns)
+        log_us = np.log(flops / 1e3) - rates - band_rate(columns)
         bare = np.where(inside < 1)[0]
         for index in bare:
             roof = np.log(roofline_us(replace(kernels[index], epilogue=()), self.peak))
             log_us[index] += (1 - inside[index]) * (roof - log_us[index])
-        gain = np.where(seen["winograd"] > 0, WINOGRAD_GAIN, 1.0)
-        us = monotone(kernels, np.maximum(np.exp(log_us), flops / (1e3 * self.peak.gflops * gain)))
+        gain = np.where(columns["winograd"] > 0, WINOGRAD_GAIN, 1.0)
+        us = monotone_of(
+            columns, np.maximum(np.exp(log_us), flops / (1e3 * self.peak.gflops * gain))
+        )
         share = learned.uncertainty.std(far)
         return us + self._epilogue_us(kernels), np.sqrt(
-            share**2 + (2 * (1 - inside) * ROOFLINE_STD) ** 2
+            share**2 + band_std(columns) ** 2 + (2 * (1 - inside) * ROOFLINE_STD) ** 2
         )
 
     def _epilogue_us(self, kernels: Sequence[Kernel]) -> NDArray[np.float64]:
@@ -204,5 +215,9 @@ def fitted_peak(kernels: Sequence[Kernel], latency_us: Microseconds, peak: LaneP
     return replace(peak, efficiency={**peak.efficiency, **best})
 
 
-def _gflops(found: dict[str, Array], latency_us: Microseconds) -> NDArray[np.float64]:
-    return np.exp2(found["flops"]) / (latency_us * 1e3)
+def _flops(columns: Columns) -> NDArray[np.float64]:
+    return 2 * np.maximum(columns["macs"], 1)
+
+
+def _gflops(columns: Columns, latency_us: Microseconds) -> NDArray[np.float64]:
+    return _flops(columns) / (latency_us * 1e3)

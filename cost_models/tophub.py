@@ -24,6 +24,7 @@ from functools import cached_property
 from math import inf, prod, sqrt
 from pathlib import Path
 
+from syncnas_tvm.cost_models.bands import POWERS
 from syncnas_tvm.cost_models.base import Microseconds
 from syncnas_tvm.cost_models.fit_roofline import read_log
 from syncnas_tvm.cost_models.measured import BETWEEN_STD, MeasuredTable, Measurement
@@ -32,7 +33,6 @@ from syncnas_tvm.errors import InputError
 from syncnas_tvm.targets import Target
 from syncnas_tvm.work import LANES, Kernel, Lane
 
-POWERS = {("cpu", "float32"): 0.97, ("gpu", "float32"): 0.88, ("gpu", "float16"): 0.76}
 MARGIN = 0.4
 DTYPES = ("float32", "float16")
 

@@ -42,9 +42,16 @@ class Trees:
     mean: float
 
     @staticmethod
-    def fit(inputs: Array, targets: Array, jittered: Array, seed: int = 0) -> Trees:
+    def fit(
+        inputs: Array,
+        targets: Array,
+        jittered: Array,
+        seed: int = 0,
+        rounds: int = ROUNDS,
+        **parameters: Any,
+    ) -> Trees:
         """Fit to ``inputs`` ``[n, d]`` and ``targets`` ``[n]``; ``jittered`` ``[d]`` says which columns
-        are sizes that copies differ in."""
+        are sizes that copies differ in; ``parameters`` are XGBoost's, in place of :data:`PARAMETERS`."""
         import xgboost
 
         random = np.random.default_rng(seed)
@@ -52,8 +59,8 @@ class Trees:
         copies = inputs + noise * inputs.std(0) * jittered
         mean = float(targets.mean())
         data = xgboost.DMatrix(copies.reshape(-1, inputs.shape[1]), np.tile(targets - mean, COPIES))
-        parameters = {**PARAMETERS, "seed": seed, "base_score": 0.0}
-        return Trees(xgboost.train(parameters, data, ROUNDS), mean)
+        taken = {**PARAMETERS, "seed": seed, "base_score": 0.0, **parameters}
+        return Trees(xgboost.train(taken, data, rounds), mean)
 
     def predict(self, inputs: Array) -> Array:
         """Expected targets, one a row of ``inputs``."""

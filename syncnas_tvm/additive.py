@@ -84,7 +84,7 @@ class Additive(Simulator):
                     _span(spans, lane, "join", clock, begin - clock, region)
                     for kernel in phase.kernels(lane):
                         name = kernel.name or kernel.op
-                        begin = _span(spans, lane, name, begin, self.us(kernel), region)
+                        begin = _span(spans, lane, name, begin, self.us(kernel), region, kernel)
                 clock += max(lanes)
                 where, last = segment.where, segment
             state = clock, clock, where, last
@@ -152,11 +152,17 @@ def check_sync_us(sync_us: float | None) -> float:
 
 
 def _span(
-    spans: list[Span], lane: SpanLane, name: str, start: float, us: float, region: str
+    spans: list[Span],
+    lane: SpanLane,
+    name: str,
+    start: float,
+    us: float,
+    region: str,
+    kernel: Kernel | None = None,
 ) -> float:
     """Add a span, unless it takes no time; returns its end."""
     if us > 1e-9:
         kind: SpanKind = "transfer" if lane == "host" else "sync" if name == "join" else "kernel"
-        spans.append(Span(lane, name, start, start + us, kind, region))
+        spans.append(Span(lane, name, start, start + us, kind, region, kernel))
         return start + us
     return start

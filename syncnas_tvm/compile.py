@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from syncnas_tvm.cli import (
     Command,
@@ -279,11 +279,10 @@ def _verify_inputs(
 def _write_trace(path: Path, folder: Path) -> None:
     """The predicted and, where there is one, the measured timeline, as the folder has them."""
     from syncnas_tvm.artifact import TIMELINE
-    from syncnas_tvm.timeline import Timeline
+    from syncnas_tvm.timeline import read_timelines
     from syncnas_tvm.trace import chrome_trace
 
-    data: dict[str, Any] = json.loads((folder / TIMELINE).read_text(encoding="utf-8"))
-    timelines = [Timeline.from_json(item) for item in data.values()]
+    timelines = list(read_timelines(folder / TIMELINE).values())
     with file_written_aside(path) as aside:
         aside.write_text(json.dumps(chrome_trace(timelines)), encoding="utf-8")
 

@@ -110,7 +110,7 @@ class _Recorder:
             self.done.append(self._host_span(f"enqueue {name}", enqueue_us, "enqueue", self.region))
             start = max(self.host, self.queue_end)
             self.queue_end = start + self.us(kernel)
-            self.queue.append(Span("gpu", name, start, self.queue_end, kind, self.region))
+            self.queue.append(Span("gpu", name, start, self.queue_end, kind, self.region, kernel))
 
     def _run(self, steps: Sequence[Step]) -> None:
         """CPU kernels back to back, slowed down, and slowing the GPU, while its queue runs."""
@@ -129,9 +129,8 @@ class _Recorder:
             begin = real(work_us, self.costs.cpu_contention)
             work_us += self.us(kernel)
             self.host = real(work_us, self.costs.cpu_contention)
-            self.done.append(
-                Span("cpu", kernel.name or kernel.op, begin, self.host, kind, self.region)
-            )
+            name = kernel.name or kernel.op
+            self.done.append(Span("cpu", name, begin, self.host, kind, self.region, kernel))
         if not both:
             return
         for index, span in enumerate(self.queue):

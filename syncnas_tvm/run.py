@@ -5,7 +5,6 @@ With ``--rpc-tracker`` on a device, else on this machine.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,14 @@ from syncnas_tvm.cli import (
     positive_int,
     run_command,
 )
-from syncnas_tvm.errors import InputError
+from syncnas_tvm.device_flags import (
+    add_device_flags,
+    check_device_flags,
+    device_line,
+    device_of,
+    latency_statistics,
+    load_model,
+)
 from syncnas_tvm.sustained import Window, sustained_curve
 
 if TYPE_CHECKING:
@@ -62,17 +68,7 @@ def make_parser() -> Parser:
         metavar="SECONDS",
         help="run that long without a pause afterwards and show how the latency changes",
     )
-    parser.add_argument(
-        "--rpc-tracker", metavar="HOST:PORT", help="run on a device that this TVM tracker knows"
-    )
-    parser.add_argument("--rpc-key", metavar="KEY", help="the name that the device registered")
-    parser.add_argument(
-        "--rpc-timeout",
-        type=positive_float,
-        default=300.0,
-        metavar="SECONDS",
-        help="how long the device may be busy, or take for one call (300)",
-    )
+    add_device_flags(parser)
     return parser
 
 
@@ -86,16 +82,13 @@ def _work(command: Command) -> None:
     for flag, path in (("--output-file", options.output_file), ("--profile", options.profile)):
         if path is not None:
             check_file(flag, path)
-    if (options.rpc_tracker is None) != (options.rpc_key is None):
-        raise InputError(
-            "--rpc-tracker and --rpc-key go together: the tracker and the device's key"
-        )
+    check_device_flags(options)
     from syncnas_tvm.array_files import read_inputs, write_arrays
     from syncnas_tvm.artifact import read_manifest
 
     specs = read_manifest(options.folder).inputs
     inputs = read_inputs("--input", options.input, specs) if options.input else None
-    model = _load(options)
+    model = load_model(options)
     if inputs is None:
         inputs = model.random_inputs(options.seed)
     arrays = [inputs[spec.name] for spec in model.inputs]
@@ -115,35 +108,17 @@ def _work(command: Command) -> None:
         "target": model.manifest.target,
         "inputs": options.input or f"random, seed {options.seed}",
         "outputs": {name: _describe(array) for name, array in outputs.items()},
-        "latency_us": _statistics(latencies_us),
+        "latency_us": latency_statistics(latencies_us),
         "lanes": list(model.manifest.lanes),
         "syncs": model.manifest.syncs,
         "types": dict(model.manifest.types),
-        "device": _device(model),
+        "device": device_of(model),
         "sustained": [window.to_json() for window in curve],
     }
     if options.json:
         command.print_json(result)
     else:
         _print(command, result, inputs)
-
-
-def _load(options: argparse.Namespace) -> Executable | RemoteExecutable:
-    # TVM takes a second to import: wrong flags should not have to wait for it.
-    if options.rpc_tracker is None:
-        from syncnas_tvm.runtime import load
-
-        return load(options.folder)
-    from syncnas_tvm.runtime.remote import load_on_device
-    from syncnas_tvm.runtime.tracker import parse_address
-
-    address = parse_address("--rpc-tracker", options.rpc_tracker)
-    return load_on_device(options.folder, address, options.rpc_key, options.rpc_timeout)
-
-
-def _device(model: Executable | RemoteExecutable) -> dict[str, Any] | None:
-    """What the device says of itself; None for this machine."""
-    return getattr(model, "device", None)
 
 
 def _sustained(
@@ -164,11 +139,6 @@ def _describe(array: np.ndarray) -> dict[str, Any]:
         "dtype": str(array.dtype),
         "top5": [[int(index), flat[index].item()] for index in top],
     }
-
-
-def _statistics(latencies_us: Sequence[float]) -> dict[str, float]:
-    low, median, high = np.percentile(latencies_us, [0, 50, 90])
-    return {"min": float(low), "median": float(median), "p90": float(high)}
 
 
 def _print(command: Command, result: dict[str, Any], inputs: dict[str, np.ndarray]) -> None:
@@ -192,17 +162,9 @@ def _print(command: Command, result: dict[str, Any], inputs: dict[str, np.ndarra
     lanes = ", ".join(f"{lane}{types.get(lane, '')}" for lane in result["lanes"])
     command.print(f"lanes    {lanes}; {result['syncs']} syncs")
     if result["device"] is not None:
-        command.print(_device_line(command.options, result["device"]))
+        command.print(device_line(command.options.rpc_key, result["device"]))
     if result["sustained"]:
         command.print("\n" + _curve_table(result["sustained"]))
-
-
-def _device_line(options: argparse.Namespace, device: dict[str, Any]) -> str:
-    cores = ", ".join(map(str, device["cpus"]))
-    bound = f"bound to cores {cores}" if cores else "not bound (the target's cores are not there)"
-    threads = f"{device['cpu_threads']} threads {bound}"
-    gpu = f"; GPU '{device['gpu']}'" if device["gpu"] else ""
-    return f"device   '{options.rpc_key}': CPU lane with {threads}{gpu}"
 
 
 def _curve_table(curve: Sequence[dict[str, Any]]) -> str:

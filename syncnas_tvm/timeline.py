@@ -6,13 +6,16 @@ type serves both, so that they can be laid over each other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from syncnas_tvm.cost_models.kernel_json import kernel_from_json, kernel_to_json
 from syncnas_tvm.errors import ArtifactError
-from syncnas_tvm.work import Lane
+from syncnas_tvm.work import Kernel, Lane
 
 SpanLane = Literal["cpu", "gpu", "host"]
 SpanKind = Literal["kernel", "enqueue", "transfer", "sync", "wait"]
@@ -28,7 +31,8 @@ class Span:
 
     Lane ``host`` is the thread that runs the model: it enqueues, moves data and waits; the CPU
     lane's kernels run on it too and are shown on lane ``cpu``. Kind ``sync`` is a kernel that
-    joins the lanes' results. ``region`` names the region or run of regions it belongs to.
+    joins the lanes' results. ``region`` names the region or run of regions it belongs to; a predicted
+    kernel says which one it is.
     """
 
     lane: SpanLane
@@ -37,6 +41,7 @@ class Span:
     end_us: float
     kind: SpanKind
     region: str = ""
+    kernel: Kernel | None = None
 
     @property
     def us(self) -> float:
@@ -44,8 +49,13 @@ class Span:
         return self.end_us - self.start_us
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with a field per attribute."""
-        return dict(vars(self))
+        """A JSON object with a field per attribute; none for a kernel that is not known."""
+        data = dict(vars(self))
+        if self.kernel is None:
+            del data["kernel"]
+        else:
+            data["kernel"] = kernel_to_json(self.kernel)
+        return data
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,15 @@ class Timeline:
         )
 
 
+def read_timelines(path: Path) -> dict[str, Timeline]:
+    """The timelines in a compiled folder's timeline.json, by source; raises ArtifactError."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Timeline.from_json(item) for name, item in data.items()}
+    except (ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} holds no timelines ({error}); compile again") from error
+
+
 def _span(item: Mapping[str, Any]) -> Span:
     lane, kind = item["lane"], item["kind"]
     if lane not in get_args(SpanLane) or kind not in get_args(SpanKind):
@@ -131,7 +150,8 @@ def _span(item: Mapping[str, Any]) -> Span:
     start, end = float(item["start_us"]), float(item["end_us"])
     if not start <= end:
         raise ValueError(f"a span from {start} to {end} us")
-    return Span(lane, str(item["name"]), start, end, kind, str(item.get("region", "")))
+    kernel = None if item.get("kernel") is None else kernel_from_json(item["kernel"])
+    return Span(lane, str(item["name"]), start, end, kind, str(item.get("region", "")), kernel)
 
 
 def _union(intervals: Iterable[Interval]) -> list[Interval]:

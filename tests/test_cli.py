@@ -1,6 +1,7 @@
 """The commands as a user sees them: what they print, where, and their exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import onnxruntime
 import pytest
 from cli_tools import SIZE, Shell
 
+from syncnas_tvm.cost_models.dataset import Dataset
 from syncnas_tvm.errors import TargetError
+from syncnas_tvm.measure import main as measure_main
 from syncnas_tvm.targets import load_target
 
 SHAPE = (1, 3, SIZE, SIZE)
@@ -72,6 +75,69 @@ def test_a_plan_is_replayed_and_told_to_people(shell, compiled, image):
     events = json.loads((shell.folder / "trace.json").read_text())["traceEvents"]
     names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert names == {"predicted", "measured"}
+
+
+def test_measure_lays_the_prediction_beside_what_was_measured(shell, compiled):
+    flags = ("--json", "--repeat", 3, "--trace", "both.json", "--kernels", "kernels.jsonl")
+    done = shell("measure", "split", *flags)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    latency = data["latency_us"]
+    expected_us = compiled["latency_us"]["both"]["predicted"]
+    assert latency["predicted"] == pytest.approx(expected_us)
+    assert 0 < latency["measured"]["min"] <= latency["measured"]["median"]
+    assert (data["target"], data["device"], data["runs"]) == ("host", None, 3)
+    predicted = data["timelines"]["predicted"]["spans"]
+    for lane in ("cpu", "gpu"):
+        names = [s["name"] for s in predicted if (s["lane"], s["kind"]) == (lane, "kernel")]
+        rows = [r for r in data["rows"] if (r["lane"], r["kind"]) == (lane, "kernel")]
+        assert [row["name"] for row in rows] == names
+        assert all(row["measured_us"] > 0 and row["ratio"] > 0 for row in rows)
+    events = json.loads((shell.folder / "both.json").read_text())["traceEvents"]
+    assert {e["args"]["name"] for e in events if e["name"] == "process_name"} == {
+        "predicted",
+        "measured",
+    }
+    samples = Dataset.read(shell.folder / "kernels.jsonl")
+    assert len(samples) == data["kernels"] > 10
+    assert {(s.device, s.source) for s in samples} == {("host", "split")}
+
+
+def test_measure_tells_people_what_is_most_off(shell, compiled, capfd):
+    assert measure_main([str(shell.folder / "split"), "--repeat", "2", "--top", "3"]) == 0
+    totals, off, _ = capfd.readouterr().out.split("\n\n")
+    assert [line.split("  ")[0] for line in totals.splitlines()[2:5]] == [
+        "the network",
+        "kernels, CPU lane",
+        "joins, CPU lane",
+    ]
+    assert len(off.splitlines()) == 2 + 3
+
+
+def test_what_measure_cannot_do(shell, compiled, tmp_path, capfd):
+    def fails(*arguments):
+        assert measure_main([str(a) for a in arguments]) == 2
+        said = capfd.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        return said.err
+
+    folder = shell.folder / "split"
+    assert "does not exist" in fails(tmp_path / "none")
+    assert "go together" in fails(folder, "--rpc-tracker", "127.0.0.1:1")
+    assert "--target is for --kernels" in fails(folder, "--target", "host")
+    assert "is a folder; name a file" in fails(folder, "--kernels", tmp_path)
+    on_a_device = ("--rpc-tracker", "127.0.0.1:1", "--rpc-key", "board")
+    assert "compiled for this machine (target 'host')" in fails(folder, *on_a_device)
+    phone = tmp_path / "phone"
+    shutil.copytree(folder, phone)
+    manifest = json.loads((phone / "manifest.json").read_text())
+    own = {**manifest, "runs_on_host": False, "target": "my-phone"}
+    (phone / "manifest.json").write_text(json.dumps(own))
+    assert "--rpc-tracker runs it on a device" in fails(phone)
+    assert "no tracker at 127.0.0.1:1" in fails(phone, *on_a_device)
+    said = fails(phone, *on_a_device, "--kernels", tmp_path / "k.jsonl")
+    assert "compiled for target 'my-phone', which does not ship" in said
 
 
 def test_one_lane_replaces_the_folder(shell, compiled):

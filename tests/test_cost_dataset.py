@@ -13,8 +13,8 @@ import pytest
 from kernels import add, conv, depthwise
 
 from syncnas_tvm.cost_models.cleaning import clean
+from syncnas_tvm.cost_models.columns import ALGORITHM, is_winograd
 from syncnas_tvm.cost_models.dataset import Dataset, Sample, workload
-from syncnas_tvm.cost_models.features import ALGORITHM, is_winograd
 from syncnas_tvm.cost_models.importers import import_metaschedule, import_tophub
 from syncnas_tvm.errors import InputError
 

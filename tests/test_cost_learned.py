@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from kernels import RK3399, add, conv, dense, depthwise, kernels
 
 from syncnas_tvm.cost_models import LearnedModel, Roofline, TargetModel, cost_model_of
+from syncnas_tvm.cost_models.bands import distinct, squared
 from syncnas_tvm.cost_models.calibration import Uncertainty
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
+from syncnas_tvm.cost_models.columns import columns_of, is_learnable, is_winograd, numbers_of
 from syncnas_tvm.cost_models.dataset import Dataset, Sample
 from syncnas_tvm.cost_models.devices import SHIPPED
 from syncnas_tvm.cost_models.evaluation import Accuracy, cross_validate
-from syncnas_tvm.cost_models.features import features, is_winograd
+from syncnas_tvm.cost_models.features import features
 from syncnas_tvm.cost_models.few_shot import FewShotModel, choose_kernels
 from syncnas_tvm.cost_models.gaussian_process import GaussianProcess
-from syncnas_tvm.cost_models.ladders import monotone
+from syncnas_tvm.cost_models.ladders import _each_with_each, _on_a_grid, monotone
 from syncnas_tvm.errors import InputError, TargetError
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.targets.loader import TRAINED
-from syncnas_tvm.work import Epilogue, Kernel
+from syncnas_tvm.work import Epilogue, Kernel, Lane
 
 BARE = replace(RK3399.cpu_peak, efficiency={})
 
@@ -48,6 +50,14 @@ def samples() -> Dataset:
         gflops *= 0.2 if kernel.is_depthwise else 1.0
         found[kernel] = kernel.flops / gflops / 1e3 * float(np.exp(random.normal(0, 0.02)))
     return Dataset(tuple(Sample(kernel, "device", us) for kernel, us in found.items()))
+
+
+def band(kernel: Kernel, rows: int) -> Kernel:
+    """So many rows of a convolution with stride 1, with the halo that its window needs."""
+    data, weight, out = kernel.shapes
+    height = min(data[2], rows + weight[2] - 1)
+    shapes = ((*data[:2], height, data[3]), weight, (*out[:2], rows, out[3]))
+    return replace(kernel, shapes=shapes)
 
 
 class TestFeatures:
@@ -86,6 +96,31 @@ class TestFeatures:
         self, kernel: Kernel, expected: bool
     ) -> None:
         assert is_winograd(kernel) == expected
+
+    @given(st.lists(kernels.filter(is_learnable), max_size=8))
+    @settings(deadline=None)
+    def test_many_kernels_have_the_columns_of_each(self, wanted: list[Kernel]) -> None:
+        found = columns_of(wanted)
+        for index, kernel in enumerate(wanted):
+            one = columns_of([kernel])
+            assert {name: one[name][0] for name in one} == {n: found[n][index] for n in found}
+            assert one["macs"] == kernel.macs
+
+    def test_attributes_are_read_or_guessed(self) -> None:
+        bare = replace(conv(64, 64, side=28, window=3), attrs=())
+        shapes = (*bare.shapes[:2], (1, 64, 14, 14))
+        told = (("strides", (2, 2)), ("padding", (3, 2, 3, 2)), ("nonzero", 0.5))
+        measured = (("algorithm", "winograd"), ("strides", (2, 2)))
+        given = [replace(bare, shapes=shapes, attrs=a) for a in ((), told, measured)]
+        found = columns_of([bare, *given])
+        assert found["stride"].tolist() == [1, 2, 2, 2]
+        assert found["pad"].tolist() == [1, 1, 3, 1]
+        assert found["winograd"].tolist() == [1, 0, 0, 1]
+        assert (found["macs"] / found["macs"][1]).tolist() == [4, 1, 0.5, 1]
+
+    def test_other_operators_have_none(self) -> None:
+        with pytest.raises(ValueError, match="no features are defined for add"):
+            columns_of([conv(8, 8), add(8)])
 
     def test_bands_of_rows_keep_what_they_share_with_the_whole(self) -> None:
         whole = replace(conv(16, 32, window=3), attrs=(("strides", (1, 1)), ("padding", (1,) * 4)))
@@ -149,6 +184,23 @@ class TestMonotone:
         assert monotone(wanted, found) == pytest.approx(found)
         assert (found >= us.min() * 0.999).all()
         assert (found <= us.max() * 1.001).all()
+
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+    @settings(deadline=None)
+    def test_a_grid_finds_what_comparing_each_with_each_does(self, seed: int, count: int) -> None:
+        random = np.random.default_rng(seed)
+        place = random.integers(0, (3, 8, 5), (count, 3), dtype=np.int16).T
+        found = zip(_on_a_grid(place), _each_with_each(place), strict=True)
+        assert all(np.array_equal(a, b) for a, b in found)
+
+    def test_large_families_are_monotone_too(self) -> None:
+        random = np.random.default_rng(0)
+        sizes = random.integers(1, 30, (1000, 2))
+        us = random.uniform(1, 2, 1000)
+        found = monotone([conv(8 * int(i), 8 * int(o)) for i, o in sizes], us)
+        smaller = (sizes[:, None] <= sizes[None]).all(2)
+        assert (found[:, None] <= found[None] * (1 + 1e-9))[smaller].all()
+        assert found.std() < us.std()
 
     def test_other_widths_and_windows_are_left_alone(self) -> None:
         wanted = [conv(64, 32), conv(64, 64, side=7), conv(64, 64, window=3), depthwise(64)]
@@ -223,6 +275,45 @@ class TestLearnedModel:
         assert us == pytest.approx(roof)
         us, std_us = model.predict([near, far, further])
         assert std_us[0] / us[0] < std_us[1] / us[1] < std_us[2] / us[2]
+
+    @pytest.mark.parametrize(("lane", "power"), [("cpu", 0.97), ("gpu", 0.88)])
+    def test_a_band_follows_its_square_kernel_by_the_law(self, lane: Lane, power: float) -> None:
+        """No data have bands: whatever else the features of a band are, they are not asked."""
+        model = TargetModel(RK3399)
+        whole = [conv(96, 576, lane, side=14), depthwise(144, lane, side=56)]
+        for rows in (1, 5, 13):
+            bands = [band(kernel, rows) for kernel in whole]
+            us, std_us = model.predict(bands)
+            square_us, square_std_us = model.predict(whole)
+            share = np.array([rows / k.out_shape[2] for k in whole])
+            assert us == pytest.approx(square_us * share**power)
+            assert (std_us / us > square_std_us / square_us).all()
+
+    def test_kernels_that_are_alike_are_asked_for_once(self) -> None:
+        zeros = replace(conv(96, 96, window=3), attrs=(("nonzero", 0.5),))
+        wanted = [conv(96, 96), band(conv(96, 96), 5), conv(96, 88), conv(96, 96, window=3), zeros]
+        wanted += [conv(96, 96, "gpu"), replace(conv(96, 96), epilogue=()), dense(96, 96)]
+        first, place = distinct(squared(columns_of(wanted)))
+        groups = [sorted(np.flatnonzero(place == n).tolist()) for n in range(len(first))]
+        assert sorted(groups) == [[0, 1, 6], [2], [3], [4], [5], [7]]
+        assert all(place[f] == n for n, f in enumerate(first))
+
+    def test_numbers_beyond_those_of_a_machine(self) -> None:
+        columns = [np.array([0.0, 2.0**31, 2.0**31, 7.0])] * 3 + [np.array([0.0, 1.0, 1.0, 1.0])]
+        assert len(set(numbers_of(columns).tolist())) == 3
+        assert numbers_of(columns)[1] == numbers_of(columns)[2]
+
+    def test_learns_from_bands_too(self, samples: Dataset) -> None:
+        """Half of the kernels as bands that keep to the law: the others are predicted as without."""
+        kernels, us = samples.kernels, samples.latency_us.copy()
+        plain = LearnedModel(BARE).fit(kernels, us)
+        cut = [k.op == "nn.conv2d" and k.out_shape[2] % 2 == 0 for k in kernels]
+        mixed = [
+            band(k, k.out_shape[2] // 2) if c else k for k, c in zip(kernels, cut, strict=True)
+        ]
+        us[cut] *= 0.5**0.97
+        found = LearnedModel(BARE).fit(mixed, us)
+        assert found.predict(kernels)[0] == pytest.approx(plain.predict(kernels)[0], rel=1e-3)
 
     def test_a_fused_residual_takes_its_bytes_and_other_epilogues_nothing(self) -> None:
         model = shipped_once("rk3399-cpu-float32")

@@ -26,6 +26,9 @@ from syncnas_tvm.work import LANES, Kernel, Lane
 CAP = 1.25
 """No block of a branch is wider than this many times the base's."""
 BISECTIONS = 24
+TRIES, USED, MARGIN = 10, 0.995, 0.0005
+"""How often the budget of the segments is corrected, what share of the whole budget is enough, and the
+share that is left free at first where a correction was too small."""
 Rungs = list[tuple[Whole, Whole]]
 
 
@@ -84,7 +87,7 @@ class Allocator:
         self.base, self.target, self.model = base, target, model
         self.size, self.classes = size, classes
         self.ladders = Ladders(base, model, size=size, step=step, cap=cap)
-        self._known: dict[Kernel, float] = {}
+        self._known: dict[Kernel, float] = dict(self.ladders.known)
         self._segments: dict[tuple[tuple[tuple[int, int], ...], str], Segment] = {}
         self._simulator = Simulator(target.costs, self._known)
         self._ends: dict[str, tuple[Lane, Lane]] = {}
@@ -118,17 +121,7 @@ class Allocator:
         least_us, _ = self._build(strategy, segments, least)
         if least_us > budget_us:
             return Allocation(strategy, budget_us, least_us)
-        fixed_us = least_us - sum(s.ends(*r).us for s, r in zip(segments, least, strict=True))
-        allowed_us = budget_us - fixed_us
-        for _ in range(4):
-            rungs = self._fill(segments, allowed_us)
-            found_us, work = self._build(strategy, segments, rungs)
-            if found_us <= budget_us:
-                break
-            allowed_us -= 1.05 * (found_us - budget_us)
-        else:
-            rungs = least
-            found_us, work = self._build(strategy, segments, rungs)
+        rungs, found_us, work = self._widest(strategy, segments, least, least_us, budget_us)
         return Allocation(
             strategy,
             budget_us,
@@ -137,6 +130,39 @@ class Allocator:
             tuple(s.ends(*r) for s, r in zip(segments, rungs, strict=True)),
             self._simulator.timeline([work]),
         )
+
+    def _widest(
+        self,
+        strategy: SyncStrategy,
+        segments: Sequence[Segment],
+        least: Rungs,
+        least_us: float,
+        budget_us: float,
+    ) -> tuple[Rungs, float, Candidate]:
+        """The widest rungs found that fit the budget, what they take, and their work.
+
+        The whole takes longer than its segments, and not always by as much: what is over the budget is
+        taken off from what the segments may take, within the bounds that earlier tries have shown.
+        """
+        low_us = sum(s.ends(*r).us for s, r in zip(segments, least, strict=True))
+        allowed_us = high_us = budget_us - (least_us - low_us)
+        found = (least, *self._build(strategy, segments, least))
+        margin_us = MARGIN * budget_us
+        for _ in range(TRIES):
+            rungs = self._fill(segments, allowed_us)
+            us, work = self._build(strategy, segments, rungs)
+            if us <= budget_us:
+                found, low_us = (rungs, us, work), allowed_us
+                if us >= USED * budget_us or allowed_us == high_us:
+                    break
+                allowed_us += budget_us - us
+            else:
+                high_us = allowed_us
+                allowed_us -= us - budget_us + margin_us
+                margin_us *= 2  # widths are steps: a little less may change nothing
+            if not low_us < allowed_us < high_us:
+                allowed_us = (low_us + high_us) / 2
+        return found
 
     def time(self, config: BranchedConfig) -> Timeline:
         """The predicted timeline of any branched configuration of the base."""

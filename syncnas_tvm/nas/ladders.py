@@ -37,6 +37,8 @@ class Ladders:
 
     ``half`` is 1 for a stage that ends in a concatenation, where blocks give half the channels, else
     0. Widths are the multiples of ``step`` up to ``cap`` times the base's expanded channels.
+    ``known`` has the microseconds of every kernel: a cost model makes the cuts in one call monotone, so
+    another call could say something else.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Ladders:
                     counts = self._add(kernels, shape, widths, half, index)
                     plan[-1][-1].append((shape.block.expand, widths, counts))
         us, _ = model.predict(kernels)
+        self.known: dict[Kernel, float] = dict(zip(kernels, us.tolist(), strict=True))
         self._at = 0
         self.stages = tuple(
             tuple(tuple(self._ladder(us, *block) for block in blocks) for blocks in halves)

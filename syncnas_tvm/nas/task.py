@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from syncnas_tvm.cost_models import CostModel, Roofline, read_tophub
+from syncnas_tvm.cost_models import CostModel, cost_model_of, read_tophub
 from syncnas_tvm.nas import checkpoint
 from syncnas_tvm.nas.allocate import CAP, Allocation, Allocator
 from syncnas_tvm.nas.branched import BranchedConfig
@@ -182,5 +182,6 @@ def allocation_facts(found: Allocation) -> dict[str, Any]:
 
 
 def cost_model(target: Target, measurements: Sequence[Path] = ()) -> CostModel:
-    """The cost model of a target: TopHub's logs where some are given, else its roofline."""
-    return read_tophub(measurements, target) if measurements else Roofline(target)
+    """TopHub's logs where some are given, else what ``compile`` predicts the target with: its learned
+    models; its roofline where it has none (``host``, whose kernels ``compile`` measures)."""
+    return read_tophub(measurements, target) if measurements else cost_model_of(target)

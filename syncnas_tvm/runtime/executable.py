@@ -126,6 +126,6 @@ def load(folder: str | Path) -> Executable:
     if not manifest.runs_here:
         raise ArtifactError(
             f"{path} was compiled for target '{manifest.target}' ({manifest.machine}); it runs there, "
-            "not on this machine: 'run --rpc-tracker' runs it on a device"
+            "not on this machine: --rpc-tracker runs it on a device"
         )
     return Executable(path, manifest)
