@@ -29,7 +29,7 @@ bool StartsWith(const std::string& text, const char* prefix) { return text.rfind
 
 // Kernels and transfers; the VM's other builtins are what the thread does in between.
 bool IsTracked(const std::string& name) {
-  return name == "syncnas.opencl.to_device" || StartsWith(name, "cpu_") || StartsWith(name, "gpu_");
+  return name == "vm.builtin.to_device" || StartsWith(name, "cpu_") || StartsWith(name, "gpu_");
 }
 
 // r<number>_..., as the passes name the functions of a region.
