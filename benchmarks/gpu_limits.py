@@ -24,13 +24,12 @@ os.environ.setdefault("TVM_NUM_THREADS", "1")
 import graph_nets
 import tvm
 import zoo
-from kernel_limits import Compiler, gpu_kernels, problems
+from kernel_limits import Compiler, check
 from networks import network_parser, print_table
 
-from syncnas_tvm.frontend import import_onnx
+from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
-from syncnas_tvm.lowering import lower
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.rule import rules
 from syncnas_tvm.plan import Decision, Plan
@@ -68,25 +67,25 @@ def here(target: Target) -> Target:
     )
 
 
-def rows(name: str, target: Target, compiler: Compiler, run: bool) -> Iterator[tuple[object, ...]]:
+def rows(
+    name: str, imported: ImportedModel, target: Target, compiler: Compiler, run: bool
+) -> Iterator[tuple[object, ...]]:
     """Check one network for one target."""
-    imported = import_onnx(zoo.export(name, size=224))
     graph = RegionGraph(imported.mod, target.channel_step)
     for plan_name, plan in plans(graph).items():
         mod = apply_plan(graph, plan)
         for dtype, types in TYPES.items():
-            found = problems(mod, target, types, compiler)
-            count = sum(1 for _ in gpu_kernels(lower(mod, target, types)))
+            count, found = check(mod, target, types, compiler)
             error = "-"
             if run and dtype == "float32":
                 error = f"{_error(mod, imported, here(target)):.1e}"
             yield name, target.name, dtype, plan_name, count, "; ".join(found) or "none", error
 
 
-def _error(mod: tvm.IRModule, imported: object, target: Target) -> float:
-    inputs = graph_nets.random_inputs(imported.mod)  # type: ignore[attr-defined]
-    feeds = {s.name: a for s, a in zip(imported.inputs, inputs, strict=True)}  # type: ignore[attr-defined]
-    expected = imported.original.run(feeds).values()  # type: ignore[attr-defined]
+def _error(mod: tvm.IRModule, imported: ImportedModel, target: Target) -> float:
+    inputs = graph_nets.random_inputs(imported.mod)
+    feeds = {s.name: a for s, a in zip(imported.inputs, inputs, strict=True)}
+    expected = imported.original.run(feeds).values()
     found = graph_nets.run_compiled(mod, target, inputs)
     return max(graph_nets.relative_error(f, e) for f, e in zip(found, expected, strict=True))
 
@@ -104,8 +103,9 @@ def main() -> int:
     def table() -> Iterator[tuple[object, ...]]:
         nonlocal bad
         for name in options.network:
+            imported = import_onnx(zoo.export(name, size=224))
             for target in targets:
-                for row in rows(name, target, compiler, options.run):
+                for row in rows(name, imported, target, compiler, options.run):
                     bad += row[5] != "none"
                     yield row
 

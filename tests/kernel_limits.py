@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tvm
-from tvm import relax, tirx
+from tvm import tirx
 
 from syncnas_tvm.lane_types import LaneTypes
 from syncnas_tvm.lowering import lower
@@ -198,14 +198,20 @@ def kernel_source(module: tvm.runtime.Module) -> str:
     return "".join(kernel_source(inner) for inner in module.imports)
 
 
-def problems(mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compiler) -> list[str]:
-    """All problems of the GPU kernels of an applied plan."""
-    lowered = lower(mod, target, types)
-    found = []
-    for name, function in gpu_kernels(lowered):
-        found += launch_problems(name, function, target)
+def check(
+    mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compiler
+) -> tuple[int, list[str]]:
+    """The number of an applied plan's GPU kernels, and all problems that they have."""
+    kernels = dict(gpu_kernels(lower(mod, target, types)))
+    found = [p for name, f in kernels.items() for p in launch_problems(name, f, target)]
     install()
     with tvm.transform.PassContext(opt_level=3):
-        built = relax.build(lowered, target=target.cpu_target(), relax_pipeline=None)
+        built = tvm.compile(tvm.IRModule(kernels), target=target.gpu_target())
     source = kernel_source(built.mod)
-    return found + source_problems(source, target) + compiler.problems(source)
+    assert source.count("// Function: ") >= len(kernels)
+    return len(kernels), found + source_problems(source, target) + compiler.problems(source)
+
+
+def problems(mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compiler) -> list[str]:
+    """All problems of an applied plan's GPU kernels."""
+    return check(mod, target, types, compiler)[1]
