@@ -59,17 +59,26 @@ $(VENV)/.installed-demo $(VENV)/.installed-test: $(VENV)/.installed-%: $(SOURCES
 	$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
 
-# The C++ with AddressSanitizer and UndefinedBehaviorSanitizer: one minute of garbage for the server.
-sanitize: build/sanitize/syncnas-server
+# The C++ with AddressSanitizer and UndefinedBehaviorSanitizer: the OpenCL device with each kind of
+# memory alone and in a compiled network, then one minute of garbage for the server. (Leaks: make valgrind;
+# the driver's and TVM's own are many.)
+sanitize: build/sanitize/.built opencl
+	for memory in shared mapped copied; do \
+	  ASAN_OPTIONS=detect_leaks=0 POCL_MAX_PTHREAD_COUNT=1 SYNCNAS_OPENCL_MEMORY=$$memory \
+	    build/sanitize/leak_check build/sanitize/libsyncnas_opencl.so || exit 1; \
+	done
+	PYTHONPATH=tests $(BIN)/python benchmarks/sanitized_run.py build/sanitize
 	$(BIN)/python benchmarks/fuzz_server.py build/sanitize --seconds 60
 
-fuzz: build/sanitize/syncnas-server
+fuzz: build/sanitize/.built
 	$(BIN)/python benchmarks/fuzz_server.py build/sanitize
 
-build/sanitize/syncnas-server: $(VENV)/.installed-dev $(wildcard runtime/server/*)
+build/sanitize/.built: $(VENV)/.installed-test $(wildcard runtime/*.cc runtime/*.h runtime/*/*)
 	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSYNCNAS_SANITIZE=ON \
-	  -DSYNCNAS_DEVICE_TOOLS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build build/sanitize --parallel --target syncnas-server
+	  -DSYNCNAS_DEVICE_TOOLS=ON -DSYNCNAS_LEAK_CHECK=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/sanitize --parallel --target syncnas-server syncnas-run leak_check
+	@touch $@
 
 # Runs everything the OpenCL device does under valgrind (needs valgrind and cmake; a minute). Fails
 # on memory that is definitely lost and on invalid accesses in the plugin.

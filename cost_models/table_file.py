@@ -38,6 +38,7 @@ def machine_key(target: Target, **more: str) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "cpu_threads": str(target.cpu_threads),
         "vector_lanes": str(target.vector_lanes),
+        "opencl_lanes": str(target.opencl.max_vector_lanes),
         "tvm": tvm,
         **more,
     }

@@ -13,8 +13,7 @@ from syncnas_tvm.work import LANES, Lane, other
 
 # DLPack's device types, as the runtime's copy takes them.
 DEVICE_TYPE = {"cpu": 1, "gpu": 4}
-# The runtime's own (runtime/transfer.cc): TVM's finishes the whole queue each time.
-TRANSFER = "syncnas.opencl.to_device"
+TRANSFER = "vm.builtin.to_device"
 
 
 def transfer(value: relax.Expr, lane: Lane) -> relax.Call:

@@ -57,7 +57,7 @@ Buffer* BufferPool::TakeFree(size_t size) {
 Buffer* BufferPool::Create(size_t size, cl_int* code) {
   // Shared: a buffer in fine-grained virtual memory, which the host may touch without mapping it.
   void* shared = nullptr;
-  if (device_.memory() == MemoryKind::kShared) {
+  if (device_.shares_memory()) {
     shared = CL().clSVMAlloc(device_.context(), kClMemReadWrite | kClMemSvmFineGrainBuffer, size, 0);
   }
   // Else ALLOC_HOST_PTR: memory that the CPU can reach too. Where both share the DRAM, mapping it then
@@ -89,7 +89,8 @@ void Buffer::MarkUsed(uint64_t stream_id, uint64_t number) {
 uint64_t Buffer::LastUse(Stream& stream) const {
   const uint64_t used_in = used_in_.load(std::memory_order_relaxed);
   if (used_in == kUnused) return 0;
-  if (used_in == stream.id()) return last_use_.load(std::memory_order_relaxed);
+  const uint64_t last = last_use_.load(std::memory_order_relaxed);
+  if (used_in == stream.id() && last != kUnknown) return last;
   return stream.Submitted();  // whoever used it elsewhere has let this stream wait for that
 }
 
@@ -125,7 +126,7 @@ void BufferPool::Trim() {
     stats_.cached_bytes = 0;
   }
   // The driver keeps a buffer until the last command on it has ended, but not what it shares.
-  if (device_.memory() == MemoryKind::kShared) device_.FinishAll();
+  if (device_.shares_memory()) device_.FinishAll();
   for (const auto& [size, buffers] : unwanted) {
     for (Buffer* buffer : buffers) Destroy(buffer);
   }

@@ -36,15 +36,16 @@ class Buffer {
   // Where the host may read and write the buffer while no command uses it; null where it may not.
   void* const shared;
 
-  // To be called for every command that uses the buffer, with its number in the stream.
-  void MarkUsed(uint64_t stream_id, uint64_t number);
+  // To be called for every command that uses the buffer, with its number in the stream; before the
+  // command is submitted without one, and everything in the stream counts as a use then.
+  void MarkUsed(uint64_t stream_id, uint64_t number = kUnknown);
 
   // The number of the last command in `stream` that the buffer's content depends on.
   uint64_t LastUse(Stream& stream) const;
 
  private:
   friend class BufferPool;
-  static constexpr uint64_t kUnused = 0;
+  static constexpr uint64_t kUnused = 0, kUnknown = UINT64_MAX;
   static constexpr uint64_t kSeveralStreams = UINT64_MAX;
   std::atomic<uint64_t> used_in_{kUnused};
   std::atomic<uint64_t> last_use_{0};  // where one stream uses it

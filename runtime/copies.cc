@@ -24,41 +24,6 @@ void CheckCopy(cl_int code, const char* call, const Device& device, size_t bytes
   ThrowCallError(code, {call, device.name(), "", "a copy of " + std::to_string(bytes) + " bytes"});
 }
 
-// A buffer's bytes in the host's hands, from construction until Unmap.
-class Mapping {
- public:
-  Mapping(Buffer* buffer, size_t offset, size_t bytes, cl_bitfield flags, const std::string* name,
-          Stream& stream)
-      : buffer_(buffer), bytes_(bytes), stream_(stream) {
-    const cl_int code = stream.SubmitAndWait(name, bytes, [&](auto queue, auto* event) {
-      cl_int problem = kClSuccess;
-      data_ = CL().clEnqueueMapBuffer(queue, buffer->memory, kClFalse, flags, offset, bytes, 0,
-                                      nullptr, event, &problem);
-      return problem;
-    });
-    CheckCopy(code, "clEnqueueMapBuffer", buffer->device, bytes);
-  }
-
-  void* data() const { return data_; }
-
-  // Waits for nothing: the next command in the queue finds the buffer unmapped.
-  void Unmap() {
-    uint64_t number = 0;
-    const auto unmap = [&](cl_command_queue queue, cl_event* event) {
-      return CL().clEnqueueUnmapMemObject(queue, buffer_->memory, data_, 0, nullptr, event);
-    };
-    CheckCopy(stream_.Submit(kUnmap, 0, unmap, &number, false), "clEnqueueUnmapMemObject",
-              buffer_->device, bytes_);
-    buffer_->MarkUsed(stream_.id(), number);
-  }
-
- private:
-  Buffer* const buffer_;
-  const size_t bytes_;
-  Stream& stream_;
-  void* data_ = nullptr;
-};
-
 // Copying aside costs the host a second pass over the data. That is worth it unless there is nothing
 // to wait for and the data is large, or it is so large that it can only be weights, which are
 // uploaded before anything runs.
@@ -83,7 +48,7 @@ void WriteByCommand(Buffer* to, size_t offset, const void* from, size_t bytes, S
   std::unique_ptr<StagingPool::Block> block = device.staging().Take(bytes);
   std::memcpy(block->data.get(), from, bytes);
   Pending write;
-  const cl_int code = stream.SubmitPending(kWrite, bytes, write_from(block->data.get()), &write);
+  const cl_int code = stream.Submit(kWrite, bytes, write_from(block->data.get()), &write);
   CheckCopy(code, "clEnqueueWriteBuffer", device, bytes);
   to->MarkUsed(stream.id(), write.number);
   device.staging().ReturnAfter(std::move(block), write.event);
@@ -91,14 +56,41 @@ void WriteByCommand(Buffer* to, size_t offset, const void* from, size_t bytes, S
 
 }  // namespace
 
+void* Map(Buffer* buffer, size_t offset, size_t bytes, bool for_reading, Stream& stream,
+          Pending* pending) {
+  const cl_bitfield flags = for_reading ? kClMapRead : kClMapWriteInvalidateRegion;
+  void* data = nullptr;
+  const auto map = [&](cl_command_queue queue, cl_event* event) {
+    cl_int problem = kClSuccess;
+    data = CL().clEnqueueMapBuffer(queue, buffer->memory, kClFalse, flags, offset, bytes, 0,
+                                   nullptr, event, &problem);
+    return problem;
+  };
+  const cl_int code = stream.Submit(for_reading ? kRead : kWrite, bytes, map, pending);
+  CheckCopy(code, "clEnqueueMapBuffer", buffer->device, bytes);
+  return data;
+}
+
+void Unmap(Buffer* buffer, void* data, Stream& stream) {
+  uint64_t number = 0;
+  const auto unmap = [&](cl_command_queue queue, cl_event* event) {
+    return CL().clEnqueueUnmapMemObject(queue, buffer->memory, data, 0, nullptr, event);
+  };
+  const cl_int code = stream.SubmitNumbered(kUnmap, 0, unmap, &number, false);
+  CheckCopy(code, "clEnqueueUnmapMemObject", buffer->device, buffer->bytes);
+  buffer->MarkUsed(stream.id(), number);
+}
+
 void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
   if (stream.Recording()) return WriteByCommand(to, offset, from, bytes, stream);
   if (to->shared != nullptr && stream.HasEnded(to->LastUse(stream))) {
     std::memcpy(static_cast<char*>(to->shared) + offset, from, bytes);
   } else if (to->device.memory() == MemoryKind::kMapped && stream.KnownIdle()) {
-    Mapping mapping(to, offset, bytes, kClMapWriteInvalidateRegion, kWrite, stream);
-    std::memcpy(mapping.data(), from, bytes);
-    mapping.Unmap();
+    Pending mapped;
+    void* data = Map(to, offset, bytes, false, stream, &mapped);
+    CheckCopy(stream.Wait(mapped), "clWaitForEvents", to->device, bytes);
+    std::memcpy(data, from, bytes);
+    Unmap(to, data, stream);
   } else {
     WriteByCommand(to, offset, from, bytes, stream);
   }
@@ -117,9 +109,11 @@ void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
     return;
   }
   if (from->device.memory() == MemoryKind::kMapped && !stream.Recording()) {
-    Mapping mapping(from, offset, bytes, kClMapRead, kRead, stream);
-    std::memcpy(to, mapping.data(), bytes);
-    mapping.Unmap();
+    Pending mapped;
+    void* data = Map(from, offset, bytes, true, stream, &mapped);
+    CheckCopy(stream.Wait(mapped), "clWaitForEvents", from->device, bytes);
+    std::memcpy(to, data, bytes);
+    Unmap(from, data, stream);
     return;
   }
   const cl_int code =
@@ -137,7 +131,7 @@ void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t
     return CL().clEnqueueCopyBuffer(queue, from->memory, to->memory, from_offset, to_offset, bytes,
                                     0, nullptr, event);
   };
-  CheckCopy(stream.Submit(kCopy, bytes, copy, &number), "clEnqueueCopyBuffer", from->device, bytes);
+  CheckCopy(stream.SubmitNumbered(kCopy, bytes, copy, &number), "clEnqueueCopyBuffer", from->device, bytes);
   from->MarkUsed(stream.id(), number);
   to->MarkUsed(stream.id(), number);
 }

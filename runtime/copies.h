@@ -31,6 +31,12 @@ void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream);
 void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t bytes,
           Stream& stream);
 
+// Maps a part of a buffer, without waiting: what is returned may be touched when `pending` has ended,
+// and until Unmap, which waits for nothing either (the next command finds the buffer unmapped).
+void* Map(Buffer* buffer, size_t offset, size_t bytes, bool for_reading, Stream& stream,
+          Pending* pending);
+void Unmap(Buffer* buffer, void* data, Stream& stream);
+
 // Where the host may read a shared buffer in place, once everything that its content depends on has
 // ended; null where it has to Read.
 const void* ReadInPlace(Buffer* from, Stream& stream);

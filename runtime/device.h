@@ -46,6 +46,7 @@ class Device {
   cl_context context() const { return context_; }
   // How tensors get to the device's buffers and back; chosen when the device is opened.
   MemoryKind memory() const { return memory_; }
+  bool shares_memory() const { return memory_ == MemoryKind::kShared; }
   BufferPool& buffers() { return buffers_; }
   StagingPool& staging() { return staging_; }
 

@@ -80,7 +80,7 @@ class OpenCLModule final : public ffi::ModuleObj {
                                          nullptr, shape.global.data(), shape.local.data(), 0,
                                          nullptr, event);
     };
-    const cl_int code = stream.Submit(&name, 0, launch, &number);
+    const cl_int code = stream.SubmitNumbered(&name, 0, launch, &number);
     if (code != kClSuccess) ThrowLaunchError(code, device, name, kernel.get(), shape);
     MarkBuffers(signature, values, stream.id(), number);
   }

@@ -42,7 +42,7 @@ const std::string* Intern(const std::string& text) {
 }
 
 Stream::Stream(Device& device, uint64_t id)
-    : device_(device), id_(id), keeps_events_(device.memory() == MemoryKind::kShared) {
+    : device_(device), id_(id), keeps_events_(device.shares_memory()) {
   recording_ = Profiling();
   ReplaceQueue(recording_ ? kClQueueProfilingEnable : 0);
 }
@@ -90,7 +90,7 @@ void Stream::Finish() {
   NoteEnded(submitted);
 }
 
-cl_int Stream::WaitFor(const Pending& pending) {
+cl_int Stream::Wait(const Pending& pending) {
   Spin(pending.event);
   const cl_int code = CL().clWaitForEvents(1, &pending.event);
   CL().clReleaseEvent(pending.event);
@@ -128,6 +128,19 @@ Pending Stream::KeptFrom(uint64_t number) {
   return *found;
 }
 
+cl_int Stream::Mark(Pending* mark) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!kept_.empty()) {
+    CL().clRetainEvent(kept_.back().event);
+    *mark = kept_.back();
+    return kClSuccess;
+  }
+  const cl_int code = CL().clEnqueueMarkerWithWaitList(queue_, 0, nullptr, &mark->event);
+  if (code != kClSuccess) return code;
+  mark->number = submitted_;
+  return CL().clFlush(queue_);
+}
+
 uint64_t Stream::Submitted() {
   std::lock_guard<std::mutex> lock(mutex_);
   return submitted_;
@@ -143,23 +156,7 @@ cl_int Stream::WaitUntilEnded(uint64_t number) {
   if (number <= ended_) return kClSuccess;
   const Pending command = KeptFrom(number);
   lock.unlock();
-  return WaitFor(command);
-}
-
-cl_int Stream::Mark(Pending* mark) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  *mark = {nullptr, submitted_};
-  if (ended_ == submitted_) return kClSuccess;
-  if (keeps_events_) {
-    *mark = KeptFrom(submitted_);
-    return kClSuccess;
-  }
-  const cl_int code = CL().clEnqueueMarkerWithWaitList(queue_, 0, nullptr, &mark->event);
-  return code == kClSuccess ? CL().clFlush(queue_) : code;
-}
-
-cl_int Stream::Wait(const Pending& mark) {
-  return mark.event == nullptr ? kClSuccess : WaitFor(mark);
+  return Wait(command);
 }
 
 bool Stream::HasEnded(uint64_t number) {
@@ -167,7 +164,7 @@ bool Stream::HasEnded(uint64_t number) {
   if (number <= ended_) return true;
   const Pending command = KeptFrom(number);
   lock.unlock();
-  if (Ended(command.event)) return WaitFor(command) == kClSuccess;  // asking alone orders nothing
+  if (Ended(command.event)) return Wait(command) == kClSuccess;  // asking alone orders nothing
   CL().clReleaseEvent(command.event);
   return false;
 }

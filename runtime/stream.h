@@ -30,7 +30,7 @@ struct Record {
 
 // A command that somebody wants to wait for.
 struct Pending {
-  cl_event event = nullptr;  // owned; null: it has ended already
+  cl_event event = nullptr;  // owned
   uint64_t number = 0;       // its place in the stream
 };
 
@@ -54,8 +54,8 @@ class Stream {
   // failure. `number` is the command's, for the marks of the buffers it uses. A command that takes no
   // time (an unmap) leaves a stream that was known to be idle so.
   template <typename Enqueue>
-  cl_int Submit(const std::string* name, size_t bytes, Enqueue&& enqueue, uint64_t* number,
-                bool takes_time = true) {
+  cl_int SubmitNumbered(const std::string* name, size_t bytes, Enqueue&& enqueue, uint64_t* number,
+                        bool takes_time = true) {
     std::lock_guard<std::mutex> lock(mutex_);
     const uint64_t work = last_work_;
     const cl_int code = EnqueueLocked(name, bytes, enqueue, nullptr);
@@ -64,9 +64,10 @@ class Stream {
     return code;
   }
 
-  // The same, and the command's event is handed out, owned by the caller.
+  // The same; with `pending`, the command's event is handed out and owned by the caller.
   template <typename Enqueue>
-  cl_int SubmitPending(const std::string* name, size_t bytes, Enqueue&& enqueue, Pending* pending) {
+  cl_int Submit(const std::string* name, size_t bytes, Enqueue&& enqueue,
+                Pending* pending = nullptr) {
     std::lock_guard<std::mutex> lock(mutex_);
     return EnqueueLocked(name, bytes, enqueue, pending);
   }
@@ -76,21 +77,21 @@ class Stream {
   template <typename Enqueue>
   cl_int SubmitAndWait(const std::string* name, size_t bytes, Enqueue&& enqueue) {
     Pending pending;
-    const cl_int code = SubmitPending(name, bytes, std::forward<Enqueue>(enqueue), &pending);
-    return code == kClSuccess ? WaitFor(pending) : code;
+    const cl_int code = Submit(name, bytes, std::forward<Enqueue>(enqueue), &pending);
+    return code == kClSuccess ? Wait(pending) : code;
   }
 
-  // The number of the last command so far.
+  // The number of the last command so far; and that command, to be given to Wait.
   uint64_t Submitted();
+  cl_int Mark(Pending* mark);
+
+  // Blocks until the command has ended, without going to sleep at once, and lets go of it.
+  cl_int Wait(const Pending& pending);
 
   // Blocks until command `number` has ended, and does not go to sleep at once. HasEnded asks whether
   // it has, and may say no too often. Both are for devices that share memory with the host.
   cl_int WaitUntilEnded(uint64_t number);
   bool HasEnded(uint64_t number);
-
-  // The last command so far, to be given to Wait(), which blocks until it has ended and lets go of it.
-  cl_int Mark(Pending* mark);
-  cl_int Wait(const Pending& mark);
 
   // Whether commands are being recorded: what the host does itself would be missing.
   bool Recording();
@@ -129,7 +130,6 @@ class Stream {
   }
 
   static Record Keep(const std::string* name, size_t bytes, cl_event event, bool shared);
-  cl_int WaitFor(const Pending& pending);
   // Remembers the event of the command with the number submitted_; `shared` says that somebody else
   // owns it too.
   void KeepEvent(cl_event event, bool shared);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What moves a value between the lanes of a compiled model:
+// What moves a value between the lanes of a compiled model, in place of TVM's own function:
 //
-// syncnas.opencl.to_device(tensor, device type, device id) -> tensor on that device
+// vm.builtin.to_device(tensor, device type, device id) -> tensor on that device
 //
-// It does what TVM's vm.builtin.to_device does, but that one finishes the device's queue each time,
-// before it returns: a value could not be handed to a GPU lane that still works without waiting for
-// it. Here a transfer waits for no more than copies.h says. Where memory is shared, a value of the
+// TVM's finishes the device's queue each time before it returns: a value could not be handed to a GPU
+// lane that still works without waiting for it. Here a transfer to or from an OpenCL device waits for
+// no more than copies.h says; every other one is left to TVM. Where memory is shared, a value of the
 // GPU lane is not copied at all: the CPU's tensor is a view, which keeps the buffer from being reused.
 // The lanes write to tensors that they have just allocated and to no others, so neither changes what
 // the other sees.
@@ -92,18 +92,31 @@ ffi::Tensor ToDevice(const ffi::Tensor& source, int index) {
   return target;
 }
 
-ffi::Tensor Transfer(const ffi::Tensor& source, int64_t type, int64_t index) {
+// Null where this is not a transfer of ours.
+ffi::Optional<ffi::Tensor> Transfer(const ffi::Tensor& source, int64_t type, int64_t index) {
   const DLDeviceType from = source.device().device_type;
-  const bool moves = source.IsContiguous() && source.numel() > 0;
-  if (moves && from == kDLOpenCL && type == kDLCPU) return ToHost(source);
-  if (moves && from == kDLCPU && type == kDLOpenCL) return ToDevice(source, static_cast<int>(index));
-  // Nothing that compiled models do: TVM's own.
-  static const auto plain = ffi::Function::GetGlobalRequired("vm.builtin.to_device");
-  return plain(source, type, index).cast<ffi::Tensor>();
+  if (!source.IsContiguous() || source.numel() == 0) return std::nullopt;
+  if (from == kDLOpenCL && type == kDLCPU) return ToHost(source);
+  if (from == kDLCPU && type == kDLOpenCL) return ToDevice(source, static_cast<int>(index));
+  return std::nullopt;
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  ffi::reflection::GlobalDef().def("syncnas.opencl.to_device", Transfer);
+  constexpr const char* kName = "vm.builtin.to_device";
+  const auto plain = ffi::Function::GetGlobal(kName);
+  if (!plain.has_value()) return;  // a runtime without the VM
+  const auto move = [plain = *plain](const ffi::AnyView* values, int32_t count, ffi::Any* result) {
+    if (count == 3) {
+      const auto moved = Transfer(values[0].cast<ffi::Tensor>(), values[1].cast<int64_t>(),
+                                  values[2].cast<int64_t>());
+      if (moved.has_value()) {
+        *result = *moved;
+        return;
+      }
+    }
+    plain.CallPacked(values, count, result);
+  };
+  ffi::Function::SetGlobal(kName, ffi::Function::FromPacked(move), true);
 }
 
 }  // namespace

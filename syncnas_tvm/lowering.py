@@ -14,6 +14,7 @@ from syncnas_tvm.passes.lift_gpu_weights import LiftGpuWeights
 from syncnas_tvm.passes.pack_lanes import PackLanes
 from syncnas_tvm.passes.place_allocations import PlaceAllocations
 from syncnas_tvm.schedule import ScheduleKernels
+from syncnas_tvm.schedule.narrow_vectors import NarrowVectors
 from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules, Records
 from syncnas_tvm.targets import Target
@@ -39,6 +40,7 @@ def _kernel_passes(
         T.FuseTIR(),
         AssignKernels(target.cpu_target(), target.gpu_target()),
         ScheduleKernels(),
+        NarrowVectors(target.opencl.max_vector_lanes),
     ]
 
 

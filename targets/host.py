@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncnas_tvm import backend
+from syncnas_tvm import backend, opencl_setup
 from syncnas_tvm.errors import TargetError
 
 CPU_THREADS_VARIABLE = "SYNCNAS_CPU_THREADS"
@@ -80,6 +80,10 @@ def complete(data: dict[str, Any]) -> dict[str, Any]:
     data.setdefault("cpus", list(threads.cpus))
     if isinstance(data.get("cpu"), dict):
         data["cpu"].setdefault("num-cores", threads.cpu_threads)
+    # Of a driver that was set up here it is known what it cannot do.
+    opencl = data.setdefault("opencl", {})
+    if isinstance(opencl, dict) and (most := opencl_setup.max_vector_lanes()):
+        opencl.setdefault("max_vector_lanes", most)
     for lane, count in (("cpu", threads.cpu_threads), ("gpu", threads.gpu_threads)):
         peak = data.get("peak")
         peak = peak.get(lane) if isinstance(peak, dict) else None

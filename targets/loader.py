@@ -15,6 +15,7 @@ from syncnas_tvm.targets.model import (
     LanePeak,
     LearnedLane,
     Link,
+    OpenCLLimits,
     Target,
     TargetCosts,
     Transfer,
@@ -24,6 +25,7 @@ from syncnas_tvm.work import LANES, Lane
 FOLDER = Path(__file__).resolve().parent
 TRAINED = FOLDER.parent / "cost_models" / "trained"
 """Where the cost models that ship are."""
+VECTOR_LANES = (1, 2, 4, 8, 16)
 ALIASES = {"android": "android-adreno"}
 
 
@@ -120,8 +122,8 @@ class _Table:
             raise self.fail(key, f"must be {what}, found {value:g}")
         return value
 
-    def whole(self, key: str) -> int:
-        value = self.take(key, int, "a whole number from 1 up")
+    def whole(self, key: str, default: int | None = None) -> int:
+        value = self.take(key, int, "a whole number from 1 up", default)
         if value < 1:
             raise self.fail(key, f"must be a whole number from 1 up, found {value}")
         return int(value)
@@ -161,6 +163,7 @@ def _target(table: _Table, name: str) -> Target:
         gpu_peak=_peak(peak.table("gpu")),
         costs=_costs(table.table("costs")),
         learned=_learned(table.table("learned", {})),
+        opencl=_opencl(table.table("opencl", {})),
     )
     peak.done()
     table.done()
@@ -220,6 +223,20 @@ def _costs(table: _Table) -> TargetCosts:
     )
     table.done()
     return costs
+
+
+def _opencl(table: _Table) -> OpenCLLimits:
+    default = OpenCLLimits()
+    lanes = table.whole("max_vector_lanes", default.max_vector_lanes)
+    if lanes not in VECTOR_LANES:
+        raise table.fail("max_vector_lanes", f"must be one of 1, 2, 4, 8, 16, found {lanes}")
+    limits = OpenCLLimits(
+        max_vector_lanes=lanes,
+        max_buffer_bytes=table.whole("max_buffer_bytes", default.max_buffer_bytes),
+        extensions=table.several("extensions", str, "a list of names of OpenCL extensions"),
+    )
+    table.done()
+    return limits
 
 
 def _learned(table: _Table) -> dict[Lane, LearnedLane]:

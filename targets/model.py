@@ -123,6 +123,19 @@ class Link:
 
 
 @dataclass(frozen=True)
+class OpenCLLimits:
+    """What kernels may use of a GPU's OpenCL; work groups and local memory are in ``[gpu]``.
+
+    Kernels are OpenCL C 1.2 with these ``extensions``. The defaults are what every OpenCL 1.2 device
+    has (specification 1.2, tables 4.3 and 6.2).
+    """
+
+    max_vector_lanes: int = 16
+    max_buffer_bytes: int = 128 << 20
+    extensions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target:
     """One device: TVM's targets for both lanes, how to link, and what things cost on it.
 
@@ -143,6 +156,7 @@ class Target:
     gpu_peak: LanePeak
     costs: TargetCosts
     learned: Mapping[Lane, LearnedLane] = field(default_factory=dict, hash=False)
+    opencl: OpenCLLimits = field(default_factory=OpenCLLimits)
 
     def peak(self, lane: Lane) -> LanePeak:
         """The roofline of ``lane``."""

@@ -98,12 +98,12 @@ def test_a_split_region() -> None:
             cls = Expected
             with R.dataflow():
                 x_gpu = R.call_pure_packed(
-                    "syncnas.opencl.to_device", x, 4, 0, ty_args=(R.Tensor((4,), "float32"),)
+                    "vm.builtin.to_device", x, 4, 0, ty_args=(R.Tensor((4,), "float32"),)
                 )
                 b = cls.r0_p0_gpu(x_gpu)
                 a = cls.r0_p0_cpu(x)
                 b_cpu = R.call_pure_packed(
-                    "syncnas.opencl.to_device", b, 1, 0, ty_args=(R.Tensor((4,), "float32"),)
+                    "vm.builtin.to_device", b, 1, 0, ty_args=(R.Tensor((4,), "float32"),)
                 )
                 y = cls.r0_join0_cpu(a, b_cpu)
                 gv = y
@@ -172,12 +172,12 @@ def test_a_lane_that_goes_on_keeps_its_values() -> None:
             cls = Expected
             with R.dataflow():
                 x_gpu = R.call_pure_packed(
-                    "syncnas.opencl.to_device", x, 4, 0, ty_args=(R.Tensor((4,), "float32"),)
+                    "vm.builtin.to_device", x, 4, 0, ty_args=(R.Tensor((4,), "float32"),)
                 )
                 a = cls.r0_gpu(x_gpu)
                 b = cls.r1_gpu(a)
                 b_cpu = R.call_pure_packed(
-                    "syncnas.opencl.to_device", b, 1, 0, ty_args=(R.Tensor((4,), "float32"),)
+                    "vm.builtin.to_device", b, 1, 0, ty_args=(R.Tensor((4,), "float32"),)
                 )
                 gv = b_cpu
                 R.output(gv)

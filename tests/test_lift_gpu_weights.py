@@ -81,14 +81,14 @@ class Expected:
     def gpu_weights() -> R.Tuple(R.Tensor((4,), "float32"), R.Tensor((4,), "float32")):
         with R.dataflow():
             a = R.call_pure_packed(
-                "syncnas.opencl.to_device",
+                "vm.builtin.to_device",
                 R.const([1, 1, 1, 1], "float32"),
                 4,
                 0,
                 ty_args=(R.Tensor((4,), "float32"),),
             )
             b = R.call_pure_packed(
-                "syncnas.opencl.to_device",
+                "vm.builtin.to_device",
                 R.const([2, 2, 2, 2], "float32"),
                 4,
                 0,

@@ -15,6 +15,7 @@ import pytest
 import tvm
 import zoo
 from test_opencl_device import (
+    CPU,
     DEVICE,
     SIGNATURES,
     SLOW_ROUNDS,
@@ -25,9 +26,11 @@ from test_opencl_device import (
     profiled,
 )
 from transfers import to_cpu, to_gpu
+from tvm import relax
 
 import syncnas_tvm
 from syncnas_tvm.frontend import import_onnx
+from syncnas_tvm.passes.lift_gpu_weights import WEIGHTS_FUNCTION
 from syncnas_tvm.planner import Budget
 
 pytestmark = [pytest.mark.usefixtures("nothing_measured"), pytest.mark.alone]
@@ -238,6 +241,18 @@ def test_what_the_cpu_lane_reads_is_not_used_again() -> None:
     again = to_gpu(values)
     assert pool_stats()["live_bytes"] > live
     assert (to_cpu(again).numpy() == values).all()
+
+
+@needs_views
+def test_outputs_outlive_the_next_run(network: tuple[Path, Path]) -> None:
+    folder, data = network[0], np.load(network[1])
+    vm = relax.VirtualMachine(tvm.runtime.load_module(str(folder / "model.so")), [CPU, DEVICE])
+    weights = list(vm[WEIGHTS_FUNCTION]())
+    images = [tvm.runtime.tensor(data[f"in{number}"]) for number in range(RUNS)]
+    results = [vm["main"](image, *weights) for image in images]
+    for number, result in enumerate(results):
+        expected = data[f"out{number}"]
+        assert np.abs(result.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_a_recorded_run_shows_transfers_as_commands(kernels: Any) -> None:

@@ -75,7 +75,7 @@ static TVMFFIObjectHandle load_kernel(const char* path) {
 static void ours_open(const char* memory, const char* plugin, const char* kernel_file) {
   setenv("SYNCNAS_OPENCL_MEMORY", memory, 1);
   if (dlopen(plugin, RTLD_NOW) == NULL) fail(dlerror(), 0);
-  to_device = global("syncnas.opencl.to_device");
+  to_device = global("vm.builtin.to_device");
   synchronize = global("runtime.Device_StreamSync");
   touch = load_kernel(kernel_file);
   TVMFFIAny index = integer(0);

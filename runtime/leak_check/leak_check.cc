@@ -98,7 +98,7 @@ struct HostMemory {
 
 // As the lanes of a compiled model exchange values; what is read outlives what it was read from.
 void Transfers() {
-  const ffi::Function move = Global("syncnas.opencl.to_device");
+  const ffi::Function move = Global("vm.builtin.to_device");
   ffi::Module module = MakeModule(
       "thrice", "__kernel void thrice(__global float* x) { x[get_global_id(0)] *= 3.0f; }\n");
   const ffi::Function thrice = module->GetFunction("thrice").value();

@@ -20,10 +20,6 @@ namespace ffi = tvm::ffi;
 
 const char* const kBuiltin = "vm.builtin.";
 
-bool IsTransfer(const std::string& name) {
-  return name == "syncnas.opencl.to_device" || name == "vm.builtin.to_device";
-}
-
 bool StartsWith(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
 
 // r<number>_..., as the passes name the functions of a region.
@@ -75,11 +71,7 @@ class Capturing {
     const auto name = told[1].cast<std::string>();
     const bool before = told[2].cast<bool>();
     const ffi::AnyView* arguments = told + 4;
-    if (IsTransfer(name)) {
-      if (!before) {
-        Transfer(OperandOf(arguments[0]), *told[3].cast<ffi::Tensor>().GetDLTensorPtr());
-      }
-    } else if (StartsWith(name, kBuiltin)) {
+    if (StartsWith(name, kBuiltin)) {
       if (!before) Builtin(name.substr(std::string(kBuiltin).size()), told[3], arguments);
     } else if (auto function = told[0].try_cast<ffi::Function>()) {
       if (before) {
@@ -128,6 +120,8 @@ class Capturing {
       if (from.value < 0) return;  // of a weight: its address is no value's, so it stays a weight
       const int to = NewValue(*result.cast<ffi::Tensor>().GetDLTensorPtr(), MemoryOf(from.value));
       defined_[to] = true;
+    } else if (name == "to_device") {
+      Transfer(OperandOf(arguments[0]), *result.cast<ffi::Tensor>().GetDLTensorPtr());
     } else if (name != "alloc_storage" && name != "null_value" && name != "make_tuple" &&
                name != "tuple_getitem" && name != "match_shape" && !StartsWith(name, "check_")) {
       Refuse(kBuiltin + name);

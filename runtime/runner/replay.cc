@@ -175,7 +175,7 @@ void Replay::Enqueue(int index) {
                                                     nullptr, event);
   };
   opencl::Pending done;
-  const cl_int code = queue.SubmitPending(calls_[index].command, bytes, enqueue, &done);
+  const cl_int code = queue.Submit(calls_[index].command, bytes, enqueue, &done);
   CheckQueue(code, write ? "clEnqueueWriteBuffer" : "clEnqueueReadBuffer", step);
   buffer->MarkUsed(queue.id(), done.number);
   if (step.waited_for) {

@@ -22,10 +22,10 @@ def tilings(
 ) -> tuple[Tiling, ...]:
     """What :func:`packed_gpu.apply` can do with the unscheduled function in ``sch``.
 
-    A work item keeps ``accumulators`` vectors at most; a work group has at most ``max_items`` items,
-    or the rule's own number of them.
+    A work item keeps ``accumulators`` vectors at most; a work group has at most ``max_items`` items.
     """
-    limits = [limit for limit in WORK_GROUPS if limit <= max(max_items, WORK_GROUP)]
+    own = min(WORK_GROUP, max_items)
+    limits = [own, *(limit for limit in WORK_GROUPS if limit <= max_items and limit != own)]
     if family == "elementwise":
         return tuple(Tiling(items=items) for items in limits)
     if family == "reduce":
@@ -53,9 +53,7 @@ def _tiled(
     dense = family in ("dense", "stem")
     blocks = block_count if dense else 1
     # A window's columns are unrolled, its rows only where there are few.
-    own = Tiling(
-        *tile_of(width, blocks, accumulators), unrolled=0 if dense else 1, items=WORK_GROUP
-    )
+    own = Tiling(*tile_of(width, blocks, accumulators), unrolled=0 if dense else 1, items=limits[0])
     few = dense or window[0] <= MAX_UNROLLED_ROWS
     found = {own: None}
     for (pixels, channels), unrolled in product(

@@ -9,7 +9,7 @@ from syncnas_tvm.schedule.blocks import extents, largest_divisor
 WORK_GROUP = 64
 
 
-def bind_flat(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV, limit: int = WORK_GROUP) -> None:
+def bind_flat(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV, limit: int) -> None:
     """Bind one loop to the grid, the last work group guarded where it does not divide."""
     items = min(limit, extents(sch, [loop])[0])
     group, item = sch.split(loop, [None, items])
@@ -18,7 +18,7 @@ def bind_flat(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV, limit: int = WOR
 
 
 def bind_grid(
-    sch: s_tir.Schedule, loops: list[s_tir.schedule.LoopRV], limit: int = WORK_GROUP
+    sch: s_tir.Schedule, loops: list[s_tir.schedule.LoopRV], limit: int
 ) -> s_tir.schedule.LoopRV:
     """Bind up to three loops to the grid, innermost to x; returns the innermost item loop.
 

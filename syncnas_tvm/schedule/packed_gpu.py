@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule.blocks import sum_rows
-from syncnas_tvm.schedule.opencl_grid import bind_flat, bind_grid
+from syncnas_tvm.schedule.opencl_grid import WORK_GROUP, bind_flat, bind_grid
 from syncnas_tvm.schedule.packed_definition import Family
 from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block
 from syncnas_tvm.schedule.tiling import Tiling
@@ -29,10 +29,11 @@ def apply(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
         _tiled(sch, family, tiling)
 
 
-def schedule_conversion(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """A change of layout: one element a work item."""
+def schedule_conversion(function: tirx.PrimFunc, max_items: int) -> tirx.PrimFunc:
+    """A change of layout: one element a work item, ``max_items`` of them at most in a group."""
     sch = s_tir.Schedule(function.with_attr("global_symbol", "main"))
-    bind_flat(sch, sch.fuse(*sch.get_loops(sch.get_sblock("out"))))
+    loop = sch.fuse(*sch.get_loops(sch.get_sblock("out")))
+    bind_flat(sch, loop, min(WORK_GROUP, max_items))
     return sch.mod["main"]
 
 
@@ -59,7 +60,7 @@ def _matmul(sch: s_tir.Schedule, tiling: Tiling) -> None:
     sch.vectorize(lane)
     sch.compute_at(acc, item, preserve_unit_loops=True)
     add_up(sch, acc, outside=2 * len(grid))
-    bind_flat(sch, sch.fuse(*sch.get_loops(out)))
+    bind_flat(sch, sch.fuse(*sch.get_loops(out)), min(WORK_GROUP, tiling.items))
 
 
 def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
@@ -68,7 +69,7 @@ def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
     o_out, o_in = sch.split(o, [None, tiling.channels])
     x_out, x_in = sch.split(x, [None, tiling.pixels])
     sch.reorder(o_out, y, x_out, o_in, x_in, v)
-    _pad(sch, family, acc)
+    _pad(sch, family, acc, min(WORK_GROUP, tiling.items))
     item = bind_grid(sch, [o_out, y, x_out], tiling.items)
     accumulate(sch, acc, item, GRID_LOOPS, tiling.unrolled)
     sch.vectorize(v)
@@ -76,7 +77,7 @@ def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
     sch.unroll(o_in)
 
 
-def _pad(sch: s_tir.Schedule, family: Family, acc: s_tir.schedule.SBlockRV) -> None:
+def _pad(sch: s_tir.Schedule, family: Family, acc: s_tir.schedule.SBlockRV, limit: int) -> None:
     """A small pooling checks the border at each read; the others read a padded copy."""
     pad = pad_block(sch)
     if pad is None:
@@ -87,7 +88,7 @@ def _pad(sch: s_tir.Schedule, family: Family, acc: s_tir.schedule.SBlockRV) -> N
         return
     *outer, last = sch.get_loops(pad)
     if family == "stem":
-        bind_flat(sch, sch.fuse(*outer, last))
+        bind_flat(sch, sch.fuse(*outer, last), limit)
     else:
         sch.vectorize(last)
-        bind_flat(sch, sch.fuse(*outer))
+        bind_flat(sch, sch.fuse(*outer), limit)

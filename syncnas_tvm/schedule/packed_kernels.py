@@ -113,8 +113,9 @@ class PackedSchedules:
     ) -> tirx.PrimFunc:
         """The kernel that changes the layout of an NCHW tensor of ``shape`` and type ``dtype``."""
         function = conversion(shape, self.vector, packing, dtype)
-        module = packed_cpu if lane == "cpu" else packed_gpu
-        return _final(module.schedule_conversion(function))
+        if lane == "cpu":
+            return _final(packed_cpu.schedule_conversion(function))
+        return _final(packed_gpu.schedule_conversion(function, self.work_items))
 
 
 def _final(function: tirx.PrimFunc) -> tirx.PrimFunc:

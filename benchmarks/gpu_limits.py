@@ -1,0 +1,118 @@
+"""Every GPU kernel of the networks, for the mobile targets, against the targets' limits.
+
+    PYTHONPATH=tests python benchmarks/gpu_limits.py [--target rk3399 ...] [--run] [NETWORK ...]
+
+For each network, target and type of the GPU lane: how many kernels there are, and what is wrong with
+them: work groups, local memory, buffers and arguments beyond the target's limits, vectors or constructs
+that its OpenCL C has not, complaints of a compiler that is told to take OpenCL C 1.2 only. The plans
+are the whole network on the GPU, and every region cut in two where it can be. With ``--run`` the
+network's kernels are also run here, PoCL refusing work groups larger than the target's, and compared
+with onnxruntime.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+os.environ.setdefault("POCL_MAX_WORK_GROUP_SIZE", "256")
+os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+import graph_nets
+import tvm
+import zoo
+from kernel_limits import Compiler, check
+from networks import network_parser, print_table
+
+from syncnas_tvm.frontend import ImportedModel, import_onnx
+from syncnas_tvm.graph.region_graph import Region, RegionGraph
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
+from syncnas_tvm.passes.apply_plan import apply_plan
+from syncnas_tvm.passes.rule import rules
+from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.targets import Target, load_target
+
+GROUP = 256  # of these targets, and of PoCL above
+TARGETS = ("rk3399", "android-mali", "android-adreno")
+TYPES = {"float32": FLOAT32, "float16": LaneTypes("float32", "float16")}
+HEADER = ("network", "target", "GPU lane", "plan", "kernels", "problems", "relative error here")
+
+
+def plans(graph: RegionGraph) -> dict[str, Plan]:
+    """The network on the GPU, and all regions split by channels or rows where they can be."""
+
+    def cut(region: Region) -> Decision:
+        for rule in rules():
+            if rule.name in ("ChannelSplit", "RowSplit") and rule.applies(graph, region):
+                found = [d for d in rule.variants(graph, region) if len(d.regions) == 1]
+                if found:
+                    return found[len(found) // 2]
+        return Decision.of(region.name, "Place", lane="gpu")
+
+    return {
+        "gpu": Plan(graph_nets.placed(graph, "gpu")),
+        "split": Plan(tuple(map(cut, graph.regions))),
+    }
+
+
+def here(target: Target) -> Target:
+    """The target's GPU kernels beside this machine's CPU."""
+    gpu = {**target.gpu, "max_num_threads": GROUP}
+    host = load_target("host")
+    return replace(
+        host, gpu=gpu, vector_lanes=target.vector_lanes, channel_step=8, link=target.link
+    )
+
+
+def rows(
+    name: str, imported: ImportedModel, target: Target, compiler: Compiler, run: bool
+) -> Iterator[tuple[object, ...]]:
+    """Check one network for one target."""
+    graph = RegionGraph(imported.mod, target.channel_step)
+    for plan_name, plan in plans(graph).items():
+        mod = apply_plan(graph, plan)
+        for dtype, types in TYPES.items():
+            count, found = check(mod, target, types, compiler)
+            error = "-"
+            if run and dtype == "float32":
+                error = f"{_error(mod, imported, here(target)):.1e}"
+            yield name, target.name, dtype, plan_name, count, "; ".join(found) or "none", error
+
+
+def _error(mod: tvm.IRModule, imported: ImportedModel, target: Target) -> float:
+    inputs = graph_nets.random_inputs(imported.mod)
+    feeds = {s.name: a for s, a in zip(imported.inputs, inputs, strict=True)}
+    expected = imported.original.run(feeds).values()
+    found = graph_nets.run_compiled(mod, target, inputs)
+    return max(graph_nets.relative_error(f, e) for f, e in zip(found, expected, strict=True))
+
+
+def main() -> int:
+    """Print the table; 1 where there is a problem."""
+    parser = network_parser(__doc__)
+    parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--run", action="store_true", help="run the kernels here too")
+    options = parser.parse_args()
+    targets = [load_target(name) for name in options.target]
+    assert all(int(target.gpu["max_threads_per_block"]) == GROUP for target in targets)
+    compiler, bad = Compiler(), 0
+
+    def table() -> Iterator[tuple[object, ...]]:
+        nonlocal bad
+        for name in options.network:
+            imported = import_onnx(zoo.export(name, size=224))
+            for target in targets:
+                for row in rows(name, imported, target, compiler, options.run):
+                    bad += row[5] != "none"
+                    yield row
+
+    print_table(HEADER, table())
+    print(f"{bad} rows with problems")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
