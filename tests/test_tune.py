@@ -15,14 +15,14 @@ from syncnas_tvm.cost_models import CostModel, cost_model_of
 from syncnas_tvm.cost_models.dataset import Dataset, Sample
 from syncnas_tvm.cost_models.learned import LearnedModel
 from syncnas_tvm.cost_models.tuned import TRAINED_FROM, train_models, tuned_model
-from syncnas_tvm.errors import InputError
+from syncnas_tvm.errors import DeviceError, InputError
 from syncnas_tvm.planner import Space
 from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.timeline import Span, Timeline
 from syncnas_tvm.tuning import best
 from syncnas_tvm.tuning.costs_file import COSTS, read_costs, write_costs
-from syncnas_tvm.tuning.device_costs import contention
+from syncnas_tvm.tuning.device_costs import contention, gaps
 from syncnas_tvm.tuning.kernel_file import KernelEntry, append_kernel, read_kernels
 from syncnas_tvm.tuning.priorities import Progress, expected_shares, priorities
 from syncnas_tvm.tuning.record_files import KERNELS, Record, locked
@@ -197,6 +197,19 @@ def run(cpu: tuple[float, float] = (0, 0), gpu: tuple[float, float] = (0, 0)) ->
 def test_contention(cpu: tuple[float, float], gpu: tuple[float, float], expected: float) -> None:
     alone = [run(cpu=(0, 200))]  # twice the work
     assert contention(alone, [run(cpu, gpu)], "cpu") == pytest.approx(expected)
+
+
+def test_transfers_are_the_gaps_between_the_lanes() -> None:
+    def span(lane: str, start: float, end: float) -> Span:
+        return Span(lane, f"{lane}_x", start, end, "enqueue" if lane == "host" else "kernel")
+
+    host = (span("host", 0, 30), span("host", 55, 90))
+    queue = (span("gpu", 40, 50), span("gpu", 50, 70))
+    lanes = (span("cpu", 2, 10), span("cpu", 95, 99))
+    assert gaps(Timeline(host + queue + lanes, "measured")) == (30, 25)
+    assert gaps(Timeline(host + queue, "measured")) == (40, 20)
+    with pytest.raises(DeviceError, match="no kernel of its GPU"):
+        gaps(Timeline(host + lanes, "measured"))
 
 
 # The model.

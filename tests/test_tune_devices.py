@@ -16,10 +16,12 @@ import pytest
 from cli_tools import Shell
 from tune_tools import KEY, Farm, lines, native_server, twin_target
 
+from syncnas_tvm import tune
 from syncnas_tvm.cost_models.tuned import tuned_samples
 from syncnas_tvm.runtime.tracker import request_device
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.tuning.record_files import read_records
+from syncnas_tvm.tuning.session import TRIALS_A_VISIT
 
 TRIALS = 20
 
@@ -95,59 +97,39 @@ def test_two_devices_and_a_compile(farm: Farm, shell: Shell, tmp_path: Path) -> 
     assert json.loads(compiled.stdout)["tuning"]["records"] >= TRIALS
 
 
-def kill_at(count: int, process: subprocess.Popen, records: Path) -> None:
-    """Kill a tuning when so many records are there."""
-    wait(lambda: lines(records) >= count or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-    process.kill()
-    process.communicate()
+def test_kills_and_devices_that_come_and_go(farm: Farm, shell: Shell, tmp_path: Path) -> None:
+    """kill -9 of the tuner; of the server, which starts again; of the server, for good. Then to the end:
+    what was being measured is measured again, and nothing is taken for a kernel that fails."""
+    records, trials = tmp_path / "records", 5 * TRIALS_A_VISIT
+    command = flags(farm, records, "--trials", trials, "--lanes", "cpu", "--json")
 
+    def await_records(count: int, process: subprocess.Popen) -> None:
+        wait(lambda: lines(records) >= count or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
 
-def test_killed_and_resumed(farm: Farm, shell: Shell, tmp_path: Path) -> None:
-    """kill -9 in the middle of a measurement, twice; then to the end."""
-    records = tmp_path / "records"
-    command = flags(farm, records, "--trials", TRIALS, "--lanes", "cpu", "--json")
-    with farm.open(1):
-        for at in (1, 9):
-            kill_at(at, shell.start("tune", *command), records)
+    with farm.open(1) as (server,):
+        first = shell.start("tune", *command)
+        await_records(1, first)
+        first.kill()
+        first.communicate()
+
+        second = shell.start("tune", *command, "--rpc-timeout", 5)
+        await_records(lines(records) + 1, second)
+        server.kill()
+        server = farm.start()
+        await_records(lines(records) + 2, second)
+        server.kill()
+        _, err = second.communicate(timeout=60)
+        assert second.returncode == 2, err
+        *_, line = err.splitlines()
+        assert line.startswith(f"error: no device is registered as '{KEY}'")
+        assert lines(records) < trials
+
+        farm.start()
         done = shell("tune", *command)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["trials"] == TRIALS
-    check(records, shell.folder / "twin.toml", TRIALS)
-
-
-def test_server_killed_and_started_again(farm: Farm, shell: Shell, tmp_path: Path) -> None:
-    """What was being measured is measured again; nothing is taken for a kernel that fails."""
-    records = tmp_path / "records"
-    command = flags(farm, records, "--trials", TRIALS, "--lanes", "cpu", "--json")
-    with farm.open(1) as (server,):
-        process = shell.start("tune", *command)
-        wait(lambda: lines(records) >= 1 and server.children())
-        server.kill()
-        time.sleep(1)
-        farm.start()
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert json.loads(out)["trials"] == TRIALS
-    check(records, shell.folder / "twin.toml", TRIALS)
-
-
-def test_no_device_any_more(farm: Farm, shell: Shell, tmp_path: Path) -> None:
-    """One line, and records that another run goes on from."""
-    records = tmp_path / "records"
-    command = flags(farm, records, "--trials", TRIALS, "--lanes", "cpu", "--rpc-timeout", 2)
-    with farm.open(1) as (server,):
-        process = shell.start("tune", *command)
-        wait(lambda: lines(records) >= 1)
-        server.kill()
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
-    *_, line = err.splitlines()
-    assert line.startswith("error: ")
-    assert f"no device is registered as '{KEY}'" in line
-    problems: list[str] = []
-    assert read_records(records, problems)
-    assert problems == []
+    assert json.loads(done.stdout)["trials"] == trials
+    check(records, shell.folder / "twin.toml", trials)
 
 
 def test_a_device_that_hangs(farm: Farm, tmp_path: Path) -> None:
@@ -167,7 +149,7 @@ def test_a_device_that_hangs(farm: Farm, tmp_path: Path) -> None:
 
         thread = threading.Thread(target=stop_one)
         thread.start()
-        runner = DeviceRunner(HOST, farm.address, KEY, timeout_s=3)
+        runner = DeviceRunner(HOST, farm.address, KEY, timeout_s=2)
         try:
             (result,) = tune_kernels(
                 groups("dense 3x3", "cpu"), HOST, tmp_path / "records", trials=8, runner=runner
@@ -180,22 +162,26 @@ def test_a_device_that_hangs(farm: Farm, tmp_path: Path) -> None:
     assert not any(record.failed for record in read_records(tmp_path / "records", []))
 
 
-def test_no_tracker_and_no_free_device(farm: Farm, shell: Shell, tmp_path: Path) -> None:
-    assert "no tracker at 127.0.0.1" in shell.fails("tune", *flags(farm, tmp_path / "records"))
+def test_errors_before_anything_is_measured(
+    farm: Farm, shell: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*arguments: object) -> str:
+        some = [str(shell.model), "--output", str(tmp_path / "records")]
+        assert tune.main([*some, *map(str, arguments)]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        return err
+
+    assert "go together" in fails("--rpc-key", KEY)
+    assert "does not run on this machine" in fails("--target", "rk3399")
+    assert "give HOST:PORT" in fails("--rpc-tracker", "nowhere", "--rpc-key", KEY)
+    assert "no tracker at 127.0.0.1" in fails(*farm.flags)
     with farm.open(1):
         session = request_device(farm.address, KEY, 10)
         start = time.monotonic()
-        line = shell.fails("tune", *flags(farm, tmp_path / "records", "--rpc-timeout", 1))
-        assert "were busy for 1 s" in line
-        assert time.monotonic() - start < 30
+        assert "were busy for 1 s" in fails(*farm.flags, "--rpc-timeout", 1)
+        assert time.monotonic() - start < 30  # the time-out is the user's
         del session
     assert not (tmp_path / "records").exists()
-
-
-def test_flags(shell: Shell, tmp_path: Path) -> None:
-    some = ["tiny.onnx", "--output", tmp_path / "r"]
-    assert "go together" in shell.fails("tune", *some, "--rpc-key", KEY)
-    assert "does not run on this machine" in shell.fails("tune", *some, "--target", "rk3399")
-    assert "give HOST:PORT" in shell.fails(
-        "tune", *some, "--rpc-tracker", "nowhere", "--rpc-key", KEY
-    )

@@ -94,7 +94,7 @@ def _await_free(
             return
         waited_s = time.monotonic() - start
         # A tracker that was restarted just now does not know its devices yet.
-        if key not in keys and waited_s > _ANSWER_S:
+        if key not in keys and waited_s > min(_ANSWER_S, wait_s):
             known = ", ".join(f"'{name}'" for name in sorted(keys)) or "none"
             raise DeviceError(
                 f"no device is registered as '{key}' with the tracker at {where} "

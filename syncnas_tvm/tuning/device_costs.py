@@ -48,7 +48,12 @@ def measured_device_costs(target: Target, load: Load) -> TargetCosts:
         _transfer(*(float(np.median([run[way] for run in runs])) for runs in (small, large)))
         for way in (0, 1)
     )
-    enqueued = [s.us for run in fork["gpu"] for s in run.spans if s.kind == "enqueue"]
+    enqueued = [
+        span.us
+        for run in fork["gpu"]
+        for span in run.spans
+        if span.lane == "host" and span.name.startswith("gpu_")
+    ]
     return replace(
         target.costs,
         to_gpu=to_gpu,
@@ -87,6 +92,24 @@ def contention(alone: Sequence[Timeline], both: Sequence[Timeline], lane: Lane) 
     return float(np.clip(np.median(found or [1.0]), 1.0, 2.0))
 
 
+def gaps(run: Timeline) -> tuple[float, float]:
+    """Microseconds from what the CPU made to the first GPU kernel, and from the last one back.
+
+    That is how long a value is on its way, however the runtime moves it. Raises DeviceError where the GPU
+    ran no kernel.
+    """
+    kernels, cpu = run.lane_spans("gpu"), run.lane_spans("cpu")
+    if not kernels:
+        raise DeviceError("the device's profile has no kernel of its GPU; see its OpenCL driver")
+    first, last = kernels[0].start_us, max(span.end_us for span in kernels)
+    made = [span.end_us for span in cpu if span.end_us <= first]
+    read = [span.start_us for span in cpu if span.start_us >= last]
+    host = [span for span in run.spans if span.lane == "host"]
+    start = max(made) if made else min(span.start_us for span in host)
+    end = min(read) if read else max(span.end_us for span in host)
+    return first - start, max(0.0, end - last)
+
+
 class _Bench:
     def __init__(self, target: Target, load: Load, scratch: Path) -> None:
         self._target, self._load, self._scratch = target, load, scratch
@@ -94,16 +117,7 @@ class _Bench:
     def copies(self, size: int) -> list[tuple[float, float]]:
         """Microseconds of the copies to the GPU and back of a ``[1, CHANNELS, size, size]`` map."""
         model = _saved(self._scratch / f"copy{size}.onnx", _one_operator(size))
-        found = []
-        for run in self._runs(model, "gpu"):
-            moved = [span for span in run.spans if span.kind == "transfer"]
-            if len(moved) < 2:
-                raise DeviceError("the GPU lane's transfers are missing in the device's profile")
-            # The copy back waits for the kernel: that part is the kernel's.
-            kernels_end = max(span.end_us for span in run.lane_spans("gpu"))
-            start = max(moved[-1].start_us, min(kernels_end, moved[-1].end_us))
-            found.append((moved[0].us, moved[-1].end_us - start))
-        return found
+        return [gaps(run) for run in self._runs(model, "gpu")]
 
     def fork(self, form: str) -> list[Timeline]:
         """Two equal branches: both on the lane ``form``, or one on each lane."""

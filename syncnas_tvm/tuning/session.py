@@ -21,6 +21,8 @@ from syncnas_tvm.tuning.tuner import Failure, Tuner
 from syncnas_tvm.work import LANES, Kernel, Lane
 
 TRIALS_A_VISIT = 8
+PLANNING = 4.0
+"""Plans are made anew when so many times as long was measured as making them took."""
 FRUITLESS = 3
 """So many kernels in a row that could not be run at all are the device's fault, or the model's."""
 
@@ -80,7 +82,8 @@ class TuningSession:
         self._progress: dict[Kernel, Progress] = {}
         self._closed: set[Kernel] = set()
         self._spaces: dict[Kernel, list[TuningSpace]] = {}
-        self._best_us = 0.0
+        self._shares: dict[Kernel, float] = {}
+        self._best_us = self._plan_again_s = 0.0
         self._start, self._start_done = time.monotonic(), 0
 
     def run(self) -> Summary:
@@ -104,7 +107,7 @@ class TuningSession:
                 )
         self._compare()
         model = self._model()
-        _, self._best_us = self._shares(model)
+        self._plan(model)
         self._tell("done")
         return Summary(
             len(self._source.kernels),
@@ -131,15 +134,20 @@ class TuningSession:
     def _model(self) -> TunedModel:
         return tuned_model(self._tuner.records.target, self._tuner.records.samples())
 
-    def _shares(self, model: CostModel) -> tuple[dict[Kernel, float], float]:
-        return expected_shares(
+    def _plan(self, model: CostModel) -> dict[Kernel, float]:
+        """Every kernel's expected share of the latency, and the best plan's latency."""
+        start = time.monotonic()
+        self._shares, self._best_us = expected_shares(
             self._space, self._costs, model, self._all, self._lanes, self._seed + self._done
         )
+        end = time.monotonic()
+        self._plan_again_s = end + PLANNING * (end - start)
+        return self._shares
 
     def _next(self) -> Kernel | None:
         """The kernel with the highest priority; None where all are measured through."""
         model = self._model()
-        shares, self._best_us = self._shares(model)
+        shares = self._plan(model) if time.monotonic() >= self._plan_again_s else self._shares
         kernels = [kernel for kernel in self._source.kernels if kernel not in self._closed]
         found = priorities(shares, model, self._progress, kernels, self._batch)
         kernel = max(found, key=found.__getitem__, default=None)
