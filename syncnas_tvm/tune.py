@@ -6,7 +6,7 @@ With ``--rpc-tracker`` on all devices of a key, else on this machine.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +26,6 @@ from syncnas_tvm.errors import InputError
 
 if TYPE_CHECKING:
     from syncnas_tvm.targets import Target, TargetCosts
-    from syncnas_tvm.tuning.session import Summary
 
 TRIALS = 256
 
@@ -37,7 +36,7 @@ def make_parser() -> Parser:
         "tune",
         "Measure schedules of a model's kernels, and of its cuts', on a device; compile "
         "--tuning-records takes the best. What --output has already is not measured again.",
-        "every candidate that failed",
+        "every reason why candidates failed",
     )
     parser.add_model_arguments()
     parser.add_argument(
@@ -108,6 +107,7 @@ def _work(command: Command) -> None:
     from syncnas_tvm.tuning.kernel_source import KernelSource
     from syncnas_tvm.tuning.progress import TuneProgress
     from syncnas_tvm.tuning.session import TRIALS_A_VISIT, TuningSession, lane_names
+    from syncnas_tvm.tuning.summary import result_json, result_lines
     from syncnas_tvm.tuning.tuner import opened_tuner
 
     target = load_target(options.target)
@@ -137,11 +137,12 @@ def _work(command: Command) -> None:
         ).run()
         command.interrupts.check()
         models = train_models(summary.samples, target, options.output, options.seed)
-    result = _result(options, target, summary, costs, models)
     if options.json:
-        command.print_json(result)
+        where = (options.model, target, options.output)
+        command.print_json(result_json(*where, summary, costs, models))
     else:
-        _print(command, summary, result)
+        for line in result_lines(options.output, summary, costs, models, options.verbose):
+            command.print(line)
 
 
 def _runner(options: argparse.Namespace, target: Target) -> Any:
@@ -194,74 +195,7 @@ def _costs(options: argparse.Namespace, target: Target, lanes: tuple[str, ...]) 
 
 
 def _say(text: str) -> None:
-    import sys
-
     print(text, file=sys.stderr, flush=True)
-
-
-def _result(
-    options: argparse.Namespace,
-    target: Target,
-    summary: Summary,
-    costs: TargetCosts,
-    models: Sequence[Path],
-) -> dict[str, Any]:
-    return {
-        "model": str(options.model),
-        "target": target.name,
-        "output": str(options.output),
-        "kernels": summary.kernels,
-        "measured": summary.measured,
-        "refined": summary.refined,
-        "trials": summary.trials,
-        "failures": [
-            {
-                "kernel": f.kernel.op,
-                "lane": f.kernel.lane,
-                "shapes": f.kernel.shapes,
-                "tiling": vars(f.tiling),
-                "reason": f.reason,
-            }
-            for f in summary.failures
-        ],
-        "predicted_us": {"before": summary.before_us, "after": summary.best_us},
-        "costs": {
-            "to_gpu": vars(costs.to_gpu),
-            "to_cpu": vars(costs.to_cpu),
-            "enqueue_us": costs.enqueue_us,
-            "cpu_contention": costs.cpu_contention,
-            "gpu_contention": costs.gpu_contention,
-        },
-        "models": [str(path) for path in models],
-    }
-
-
-def _print(command: Command, summary: Summary, result: dict[str, Any]) -> None:
-    command.print(
-        f"kernels  {summary.measured} of {summary.kernels} measured, {summary.refined} with a better "
-        f"schedule than the rule's; {summary.trials} trials"
-    )
-    for reason, count in Counter(f.reason for f in summary.failures).most_common(
-        None if command.options.verbose else 3
-    ):
-        command.print(f"failed   {count} candidates: {reason}")
-    command.print(
-        f"latency  predicted {summary.best_us / 1e3:.3g} ms for the best plan, one phase after the "
-        f"other ({summary.before_us / 1e3:.3g} before)"
-    )
-    costs = result["costs"]
-    command.print(
-        f"costs    to the GPU {_transfer(costs['to_gpu'])}, to the CPU {_transfer(costs['to_cpu'])}, "
-        f"enqueue {costs['enqueue_us']:.1f} us, contention {costs['cpu_contention']:.2f} (CPU), "
-        f"{costs['gpu_contention']:.2f} (GPU)"
-    )
-    for path in result["models"]:
-        command.print(f"model    {path}")
-    command.print(f"output   {result['output']}")
-
-
-def _transfer(transfer: dict[str, float]) -> str:
-    return f"{transfer['latency_us']:.1f} us + bytes / {transfer['gbytes_per_s']:.1f} GB/s"
 
 
 if __name__ == "__main__":

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import sys
 import tempfile
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tvm.s_tir
-from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.measure_callback import PyMeasureCallback
 from tvm.s_tir.meta_schedule.runner import RunnerInput
 
 from syncnas_tvm.errors import DeviceError
@@ -33,6 +26,7 @@ from syncnas_tvm.targets import Target
 from syncnas_tvm.tuning import best
 from syncnas_tvm.tuning.device_runner import LOST
 from syncnas_tvm.tuning.host import HostBuilder, HostRunner, remove_artifact
+from syncnas_tvm.tuning.metaschedule import ResultsCallback, few_intrinsics, silent
 from syncnas_tvm.tuning.record_files import locked
 from syncnas_tvm.tuning.record_writer import FAILED, RecordWriter
 from syncnas_tvm.tuning.strategy import RankedTilings
@@ -102,7 +96,7 @@ class Tuner:
                 database=ms.database.MemoryDatabase(),
                 cost_model=self._model,
                 measure_callbacks=[
-                    _Callback(keeper.keep),
+                    ResultsCallback(keeper.keep),
                     ms.measure_callback.RemoveBuildArtifact(),
                     ms.measure_callback.UpdateCostModel(),
                 ],
@@ -166,7 +160,7 @@ def opened_tuner(
     ``builder`` and ``runner`` are MetaSchedule's; by default kernels are timed in this process. Raises
     InputError where another tuner has the folder.
     """
-    with locked(folder), _few_intrinsics(), _silent():
+    with locked(folder), few_intrinsics(), silent():
         records = RecordWriter(folder, target)
         scratch = folder / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
@@ -217,54 +211,3 @@ class _Keeper:
             why = builder if builder.error_msg is not None else runner
             tiling = self._space.tiling_of(trace)
             self._tuner.failures.append(Failure(self._kernel, tiling, _reason(why)))
-
-
-@derived_object
-class _Callback(PyMeasureCallback):
-    """Hands MetaSchedule's results on."""
-
-    def __init__(self, keep: Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], None]) -> None:
-        super().__init__()
-        self._keep = keep
-
-    def apply(
-        self,
-        task_scheduler: Any,
-        task_id: int,
-        measure_candidates: list[Any],
-        builder_results: list[Any],
-        runner_results: list[Any],
-    ) -> None:
-        """See MetaSchedule's MeasureCallback."""
-        self._keep(measure_candidates, builder_results, runner_results)
-
-
-@contextmanager
-def _few_intrinsics() -> Iterator[None]:
-    """An empty stand-in for ``tvm.s_tir.tensor_intrin``, which ``TuneContext`` imports.
-
-    The real one takes 20 to 60 s, and no schedule of ours has an intrinsic in it.
-    """
-    name = "tvm.s_tir.tensor_intrin"
-    if name in sys.modules:
-        yield
-        return
-    package = types.ModuleType(name)
-    package.__path__ = [os.path.join(os.path.dirname(str(tvm.s_tir.__file__)), "tensor_intrin")]
-    sys.modules[name] = package
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """MetaSchedule logs tables and every candidate."""
-    logger = logging.getLogger("tvm.s_tir.meta_schedule")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
