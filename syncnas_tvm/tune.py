@@ -130,7 +130,7 @@ def _work(command: Command) -> None:
         for problem in tuner.records.problems:
             _say(f"warning: {problem}; it is left out")
         costs = _costs(options, target, lanes)
-        progress = stack.enter_context(TuneProgress(command.interrupts.check))
+        progress = stack.enter_context(TuneProgress(command.interrupts.check, options.trials))
         summary = TuningSession(
             *(space, source, tuner, costs, options.trials, lanes, options.seed, progress),
             visit=max(TRIALS_A_VISIT, FEWEST_EACH * devices),

@@ -113,7 +113,7 @@ def test_kills_and_devices_that_come_and_go(farm: Farm, shell: Shell, tmp_path: 
         first.kill()
         first.communicate()
 
-        second = shell.start("tune", *command, "--rpc-timeout", 5)
+        second = shell.start("tune", *command, "--rpc-timeout", 8)
         await_records(lines(records) + 1, second)
         server.kill()
         server = farm.start()

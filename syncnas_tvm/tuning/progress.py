@@ -19,7 +19,7 @@ EVERY_S = 10.0
 class TuneProgress:
     """Called with each :class:`State`. ``check`` is called each time and may raise, to stop the command."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(self, check: Callable[[], None], trials: int) -> None:
         self._check = check
         self._told = float("-inf")
         self._bar: Progress | None = None
@@ -37,7 +37,7 @@ class TuneProgress:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._bar.add_task("tune", total=None, detail="")
+            self._task = self._bar.add_task("tune", total=trials, detail="")
 
     def __enter__(self) -> TuneProgress:
         if self._bar is not None:
