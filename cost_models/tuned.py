@@ -21,8 +21,8 @@ from syncnas_tvm.targets import Target
 from syncnas_tvm.work import LANES, Kernel
 
 TRAINED_FROM = 150
-"""Measured kernels of a lane and type from which on a model of their own is trained. With fewer, one
-that starts from other devices' models is better (20 kernels: docs/cost_models.md)."""
+"""Measured kernels of a lane and type from which on a model of their own is trained; its mean with the
+one that starts from other devices' models is better than either then (docs/tuning.md)."""
 
 
 class TunedModel(CostModel):
@@ -61,8 +61,9 @@ class TunedModel(CostModel):
 def tuned_model(target: Target, samples: Dataset, trained: Path | None = None) -> TunedModel:
     """The model for ``target`` from what was measured on it (:func:`tuned_samples`).
 
-    Lanes and types whose trained model is in the folder ``trained`` (:func:`train_models`) take that;
-    those with three measured convolutions are calibrated by them; the others keep the target's own.
+    Lanes and types with three measured convolutions are calibrated by them; the others keep the target's
+    own. Those whose trained model is in the folder ``trained`` (:func:`train_models`) take the geometric
+    mean of both.
     """
     if target.is_host:
         table = MeasuredTable(Roofline(target))
@@ -101,7 +102,7 @@ def train_models(samples: Dataset, target: Target, folder: Path, seed: int = 0) 
 
 
 class _Trained(CostModel):
-    """Models in a folder, by lane and type; ``rest`` for the others."""
+    """The geometric mean of ``rest`` and a folder's models, where it has one of the lane and type."""
 
     def __init__(self, folder: Path, rest: CostModel) -> None:
         self._rest = rest
@@ -117,6 +118,10 @@ class _Trained(CostModel):
         latency_us, std_us = np.zeros(len(kernels)), np.zeros(len(kernels))
         for key, indices in by_lane_and_type(kernels).items():
             here = [kernels[index] for index in indices]
-            model = self._models.get(key, self._rest)
-            latency_us[indices], std_us[indices] = model.predict(here)
+            us, std = self._rest.predict(here)
+            if key in self._models:
+                own_us, own_std = self._models[key].predict(here)
+                both_us = np.sqrt(us * own_us)
+                us, std = both_us, both_us * (std / us + own_std / own_us) / 2
+            latency_us[indices], std_us[indices] = us, std
         return latency_us, std_us

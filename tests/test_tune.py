@@ -247,8 +247,9 @@ def test_many_kernels_train_a_model_of_their_own(tmp_path: Path) -> None:
     (path,) = train_models(data, RK3399, tmp_path)
     assert path == tmp_path / "cpu-float32.npz"
     others = [conv(56, 104, side=14), conv(96, 48, side=21)]
-    model = tuned_model(RK3399, Dataset(), tmp_path)
-    assert np.array_equal(model.predict(others)[0], LearnedModel.load(path).predict(others)[0])
-    assert model.predict(others)[0] == pytest.approx(
-        2 * cost_model_of(RK3399).predict(others)[0], rel=0.15
-    )
+    own, calibrated = LearnedModel.load(path), tuned_model(RK3399, data)
+    expected = np.sqrt(own.predict(others)[0] * calibrated.predict(others)[0])
+    found = tuned_model(RK3399, data, tmp_path)
+    assert np.array_equal(found.predict(data.kernels)[0], data.latency_us)
+    assert found.predict(others)[0] == pytest.approx(expected)
+    assert expected == pytest.approx(2 * cost_model_of(RK3399).predict(others)[0], rel=0.15)
