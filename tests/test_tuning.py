@@ -26,9 +26,11 @@ from syncnas_tvm.errors import InputError
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.lane_types import LaneTypes
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.schedule import packed_tile
+from syncnas_tvm.schedule.opencl_half import POSTPROCESS
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.schedule.tiling import Tiling
@@ -38,7 +40,7 @@ from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.tuning.record_files import RECORDS, WORKLOADS
 from syncnas_tvm.tuning.records import target_json
 from syncnas_tvm.tuning.tune import tune_kernels
-from syncnas_tvm.tuning.tuner import opened_tuner
+from syncnas_tvm.tuning.tuner import opened_tuner, spaces_of
 
 pytestmark = pytest.mark.alone
 
@@ -335,6 +337,20 @@ def test_a_damaged_workload_takes_its_records_along(tuned: Path, tmp_path: Path,
     assert found.ignored["of a workload that is not there"] == lost
     (other,) = spaces("stem", "gpu")
     assert found.measured(other) == whole.measured(other)
+
+
+def test_kernels_with_halves_are_built_as_a_compile_builds_them(tmp_path: Path) -> None:
+    """PoCL has no arithmetic of halves."""
+    types = LaneTypes(gpu="float16")
+    (group,) = groups("pointwise", "gpu")
+    (space,) = spaces_of(group, PackedSchedules.of(HOST, types))
+    # As in a process that has compiled nothing yet.
+    if tvm_ffi.get_global_func(POSTPROCESS, allow_missing=True) is not None:
+        tvm_ffi.registry.remove_global_func(POSTPROCESS)
+    with opened_tuner(HOST, tmp_path) as tuner:
+        assert tuner.search(types.kernel(group.kernel), space, 2) == 2
+        assert tuner.failures == []
+        assert len(tuner.records.measured(space)) == 2
 
 
 def test_a_candidate_that_fails_is_kept_as_that(tmp_path: Path) -> None:

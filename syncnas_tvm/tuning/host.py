@@ -23,6 +23,7 @@ from syncnas_tvm.errors import error_line
 from syncnas_tvm.kernel_timer import cpu_us, gpu_us
 from syncnas_tvm.link import linker
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
+from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.targets import Target
 
 ROUNDS = 15
@@ -41,6 +42,7 @@ class HostBuilder(PyBuilder):
     def __init__(self, target: Target, scratch: Path | None = None) -> None:
         super().__init__()
         self._target, self._scratch = target, scratch
+        install()  # OpenCL kernels with halves are what a compile makes of them
 
     def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
         """A library each, in a folder of its own: MetaSchedule removes the folder afterwards."""

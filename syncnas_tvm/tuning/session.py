@@ -88,6 +88,16 @@ class TuningSession:
 
     def run(self) -> Summary:
         """Measure, compare the best with the rule's own, and say what came of it."""
+        try:
+            return self._run()
+        except DeviceError as error:
+            failed = len(self._tuner.failures)
+            raise DeviceError(
+                f"{error}; {self._done} trials are kept ({failed} failed), the same command goes on "
+                "from there"
+            ) from error
+
+    def _run(self) -> Summary:
         self._read_records()
         self._start_done = self._done
         before_us, fruitless = 0.0, 0
@@ -162,11 +172,13 @@ class TuningSession:
         self._tuner.records.describe(kernel, spaces)
         left = min(self._batch, self._trials - self._done)
         measured = 0
-        for number, space in enumerate(spaces):
-            share = -(-left // (len(spaces) - number))
-            count = self._tuner.search(kernel, space, max(share, 1))
-            measured, left = measured + count, max(0, left - count)
-        self._note(kernel, spaces)
+        try:
+            for number, space in enumerate(spaces):
+                share = -(-left // (len(spaces) - number))
+                count = self._tuner.search(kernel, space, max(share, 1))
+                measured, left = measured + count, max(0, left - count)
+        finally:
+            self._note(kernel, spaces)
         if not measured:
             self._closed.add(kernel)
         return all(self._tuner.records.measured(space) for space in spaces)
