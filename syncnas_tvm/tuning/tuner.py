@@ -84,7 +84,7 @@ class Tuner:
             rand_state=self._seed + 1,
             num_threads=1,
         )
-        with tempfile.TemporaryDirectory(prefix="syncnas-tune-") as scratch:
+        with tempfile.TemporaryDirectory(dir=self.records.folder / SCRATCH) as scratch:
             ms.tune_tasks(
                 tasks=[context],
                 task_weights=[1.0],
