@@ -25,12 +25,14 @@ class CalibratedModel(CostModel):
     target's own cost model for the rest.
 
     A lane with a learned model is corrected from that one; one without starts from all models that ship.
-    Samples are of kernels alone; the lane's ``network_bias`` comes on top. Whichever devices the samples
-    name: they are all taken to be this target's. Raises InputError where no lane has enough kernels.
+    Samples are of kernels alone, so that the lane's ``network_bias`` comes on top, unless they were
+    taken ``in_network`` conditions. Whichever devices the samples name: they are all taken to be this
+    target's. Raises InputError where no lane has enough kernels.
     """
 
-    def __init__(self, target: Target, samples: Dataset) -> None:
+    def __init__(self, target: Target, samples: Dataset, in_network: bool = False) -> None:
         self.target = target
+        self._in_network = in_network
         self._base = cost_model_of(target)
         data = clean(samples)
         self._models: dict[tuple[Lane, str], FewShotModel] = {}
@@ -51,7 +53,7 @@ class CalibratedModel(CostModel):
         for key, indices in by_lane_and_type(kernels).items():
             here = [kernels[index] for index in indices]
             model, bias = self._models.get(key), 1.0
-            if model is not None and key[0] in self.target.learned:
+            if model is not None and key[0] in self.target.learned and not self._in_network:
                 bias = self.target.learned[key[0]].network_bias
             us, std = (model or self._base).predict(here)
             latency_us[indices], std_us[indices] = us * bias, std * bias

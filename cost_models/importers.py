@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
 from statistics import fmean, median, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from syncnas_tvm.cost_models.dataset import Dataset, Sample
 from syncnas_tvm.cost_models.features import ALGORITHM
@@ -18,6 +20,10 @@ from syncnas_tvm.cost_models.fit_roofline import kernel_of
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.work import Kernel, Lane
 
+if TYPE_CHECKING:
+    from syncnas_tvm.tuning.record_files import Record
+
+_KINDS = {"cpu": "llvm", "gpu": "opencl"}
 Tensors = tuple[tuple[int, ...], ...]
 
 
@@ -44,33 +50,70 @@ def import_tophub(paths: Iterable[Path]) -> Dataset:
     return Dataset(tuple(samples), dropped)
 
 
-def import_metaschedule(folder: Path, device: str, lane: Lane) -> Dataset:
-    """The workloads of a MetaSchedule database, each with every measurement of it.
+def import_metaschedule(
+    folder: Path, device: str, lane: Lane, tvm_target: Mapping[str, Any] | None = None
+) -> Dataset:
+    """The kernels of a MetaSchedule database that ``lane`` runs.
 
-    Workloads are TVM functions: those that read and write a convolution's or matrix product's tensors
-    in their plain layouts become samples. Others are counted as dropped, as are failed measurements and
-    records of the other lane. Raises InputError where ``folder`` is no database, or damaged.
+    Workloads are TVM functions. Those that ``tune`` wrote have a description beside them, and one sample
+    a kernel: what a compile with these records runs. Of others, those that read and write a convolution's
+    or matrix product's tensors in their plain layouts become samples, every measurement one. The rest is
+    counted as dropped, as are failed measurements, damaged lines, and records of the other lane, or of
+    another ``tvm_target`` where one is given. Raises InputError where ``folder`` is no database.
     """
     # TVM takes a second to import, and only this function needs it.
+    from syncnas_tvm.tuning.kernel_file import read_kernels
     from syncnas_tvm.tuning.record_files import check_folder, read_records, read_workloads
 
     check_folder(folder)
-    kinds = {"cpu": "llvm", "gpu": "opencl"}
-    kernels = [_function_kernel(data, lane) for data in read_workloads(folder)]
+    problems: list[str] = []
+    entries = [e for e in read_kernels(folder, problems) if e.kernel.lane == lane]
+    described = {number for entry in entries for number in entry.workloads}
+    workloads = read_workloads(folder, problems)
+    kernels = [
+        None if number in described or data is None else _function_kernel(data, lane)
+        for number, data in enumerate(workloads)
+    ]
     samples: list[Sample] = []
     dropped: Counter[str] = Counter()
-    for record in read_records(folder):
-        kernel = kernels[record.workload] if record.workload < len(kernels) else None
-        if record.target.get("kind") != kinds[lane]:
+    ours: dict[int, list[Record]] = {number: [] for number in described}
+    for record in read_records(folder, problems):
+        if record.target.get("kind") != _KINDS[lane]:
             dropped["of another lane"] += 1
-        elif kernel is None:
+        elif tvm_target is not None and record.target != tvm_target:
+            dropped["for another target"] += 1
+        elif record.workload in described:
+            ours[record.workload].append(record)
+        elif record.workload >= len(kernels) or kernels[record.workload] is None:
             dropped["workload that is no plain convolution or matrix product"] += 1
-        elif not record.seconds or max(record.seconds) >= 1e9:
+        elif record.failed:
             dropped["failed"] += 1
         else:
             us = [1e6 * seconds for seconds in record.seconds]
+            kernel = cast(Kernel, kernels[record.workload])
             samples.append(Sample(kernel, device, median(us), pstdev(us), folder.name))
-    return Dataset(tuple(samples), dropped)
+    for entry in entries:
+        records = [ours[number] for number in entry.workloads]
+        if any(records):
+            sample = described_sample(entry.kernel, records, device, folder.name)
+            if sample is None:
+                dropped["failed"] += 1
+            else:
+                samples.append(sample)
+    return Dataset(tuple(samples), dropped + Counter(problems))
+
+
+def described_sample(
+    kernel: Kernel, records: Sequence[Sequence[Record]], device: str, source: str
+) -> Sample | None:
+    """A kernel of our own: what its functions take together; None where one has not run."""
+    from syncnas_tvm.tuning.best import compiled_seconds
+
+    parts = [compiled_seconds(some) for some in records]
+    if any(part is None for part in parts):
+        return None
+    seconds, spread = np.array(parts, float).T
+    return Sample(kernel, device, 1e6 * seconds.sum(), 1e6 * spread.sum(), source)
 
 
 def _tophub_row(row: dict[str, Any], source: str) -> Sample | str:

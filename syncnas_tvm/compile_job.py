@@ -16,6 +16,7 @@ from syncnas_tvm import artifact
 from syncnas_tvm.artifact import Manifest
 from syncnas_tvm.compile_result import CompileResult
 from syncnas_tvm.cost_models import CostModel, TargetModel, cost_model_of
+from syncnas_tvm.cost_models.tuned import TunedModel, tuned_model, tuned_samples
 from syncnas_tvm.errors import BuildError, SyncNASError, error_line
 from syncnas_tvm.frontend import ImportedModel
 from syncnas_tvm.graph.region_graph import RegionGraph
@@ -41,6 +42,7 @@ from syncnas_tvm.syncs import count_syncs
 from syncnas_tvm.targets import Target, TargetCosts
 from syncnas_tvm.timeline import Timeline
 from syncnas_tvm.tuning import TuningRecords
+from syncnas_tvm.tuning.costs_file import read_costs
 from syncnas_tvm.work import LANES, Lane
 
 Lanes = Literal["cpu", "gpu", "both"]
@@ -88,10 +90,10 @@ class CompileJob:
         if given is not None:
             return given, self.target.costs
         if not self.target.is_host:
-            model = cost_model_of(self.target)
-            if isinstance(model, TargetModel):
+            model, costs = self._known()
+            if isinstance(model, TargetModel | TunedModel):
                 self.report("measure", model.describe(kernels_of(space.all())))
-            return model, transfer_costs(self.types, self.target)
+            return model, transfer_costs(self.types, self.target, costs)
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         self.kernels = HostKernels(
             graph,
@@ -104,6 +106,17 @@ class CompileJob:
         self.kernels.measure_space(space)
         costs = measured_costs(self.target) if "gpu" in used else self.target.costs
         return self.kernels.table, transfer_costs(self.types, self.target, costs)
+
+    def _known(self) -> tuple[CostModel, TargetCosts]:
+        """What tuning measured and what follows from it, else what the target's files say."""
+        costs = None
+        if self.records is not None:
+            costs = read_costs(self.records.folder, self.target)
+            samples = tuned_samples(self.records.folder, self.target)
+            if len(samples):
+                model = tuned_model(self.target, samples, self.records.folder)
+                return model, costs or self.target.costs
+        return cost_model_of(self.target), costs or self.target.costs
 
     def plan(self, decide: Callable[[], Choice]) -> Choice:
         """What ``decide`` gives when the kernels of its best plan are measured, not interpolated.

@@ -88,7 +88,7 @@ class HostKernels:
             # Writing a decision to find its kernels takes long: only where some are unknown.
             ours = (k for k in kernels_of([candidate]) if k.lane in self._lanes)
             if any(kernel not in self.table for kernel in ours):
-                _collect(self._graph, candidate, self._lanes, found)
+                collect_groups(self._graph, candidate, self._lanes, found)
         return self._measure(list(found.values()))
 
     def _measure(self, groups: Sequence[Group]) -> bool:
@@ -125,7 +125,7 @@ def _wanted(graph: RegionGraph, space: Space, lanes: tuple[Lane, ...]) -> list[G
         singles = [c for c in here if c.span == 1]
         for candidate in singles:
             if candidate.decision.rule == "Place":
-                _collect(graph, candidate, lanes, found)
+                collect_groups(graph, candidate, lanes, found)
         splits = [c for c in singles if c.decision.rule == "ChannelSplit"]
         for share in MEASURED_SHARES:
             for lane in lanes if len(lanes) > 1 else ():
@@ -134,13 +134,14 @@ def _wanted(graph: RegionGraph, space: Space, lanes: tuple[Lane, ...]) -> list[G
                     nearest = min(
                         splits, key=lambda c: abs(float(c.decision.param("gpu_share")) - gpu_share)
                     )
-                    _collect(graph, nearest, (lane,), found)
+                    collect_groups(graph, nearest, (lane,), found)
     return list(found.values())
 
 
-def _collect(
+def collect_groups(
     graph: RegionGraph, candidate: Candidate, lanes: tuple[Lane, ...], found: dict[object, Group]
 ) -> None:
+    """Write a decision and add the kernels that it has on ``lanes`` to ``found``."""
     decision = candidate.decision
     region = graph.run(decision.regions)
     rewritten = rule(decision.rule).rewrite(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tvm import relax
@@ -16,6 +17,14 @@ def export_library(executable: relax.VMExecutable, target: Target, path: Path) -
 
     Raises TargetError where no linker for it is installed, BuildError where linking fails.
     """
+    executable.export_library(str(path), fcompile=linker(target, path.name))
+
+
+def linker(target: Target, name: str) -> Callable[..., None]:
+    """What TVM's ``export_library`` takes as ``fcompile``; ``name`` is for its errors.
+
+    Raises TargetError where no linker for ``target`` is installed.
+    """
     command = target.link.find()
 
     def link(output: str, objects: list[str], options: list[str] | None = None) -> None:
@@ -25,7 +34,7 @@ def export_library(executable: relax.VMExecutable, target: Target, path: Path) -
         )
         if done.returncode:
             raise BuildError(
-                f"linking {path.name} for target '{target.name}' with '{' '.join(command)}' failed: "
+                f"linking {name} for target '{target.name}' with '{' '.join(command)}' failed: "
                 f"{_last_line(done.stderr)}"
             )
 
@@ -33,7 +42,7 @@ def export_library(executable: relax.VMExecutable, target: Target, path: Path) -
     link.object_format = "o"  # type: ignore[attr-defined]
     triple = str(target.cpu_config()["mtriple"])
     link.get_target_triple = lambda: triple  # type: ignore[attr-defined]
-    executable.export_library(str(path), fcompile=link)
+    return link
 
 
 def _last_line(text: str) -> str:

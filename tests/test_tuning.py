@@ -21,13 +21,16 @@ from tvm.s_tir import meta_schedule as ms
 
 import syncnas_tvm
 from syncnas_tvm.cost_models import machine_key
+from syncnas_tvm.cost_models.importers import import_metaschedule
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.lane_types import LaneTypes
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.schedule import packed_tile
+from syncnas_tvm.schedule.opencl_half import POSTPROCESS
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.schedule.tiling import Tiling
@@ -35,7 +38,9 @@ from syncnas_tvm.schedule.tuning_space import TuningSpace
 from syncnas_tvm.targets import Target, load_target
 from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.tuning.record_files import RECORDS, WORKLOADS
+from syncnas_tvm.tuning.records import target_json
 from syncnas_tvm.tuning.tune import tune_kernels
+from syncnas_tvm.tuning.tuner import opened_tuner, spaces_of
 
 pytestmark = pytest.mark.alone
 
@@ -200,6 +205,20 @@ def test_tuning_leaves_records_that_metaschedule_reads(tuned: Path) -> None:
     assert records.tiling(spaces("max pooling", "gpu")[0]) is None
 
 
+def test_records_become_training_data(tuned: Path) -> None:
+    """Which kernels they are is written beside them; packed functions alone do not say it."""
+    for lane, name in (("cpu", "max pooling"), ("gpu", "stem")):
+        (group,), (space,) = groups(name, lane), spaces(name, lane)
+        (sample,) = import_metaschedule(tuned, "this", lane, target_json(HOST, lane))
+        assert sample.kernel == group.kernel
+        records = TuningRecords(tuned, HOST)
+        seconds = dict(records.measured(space))
+        assert sample.latency_us == 1e6 * seconds[records.tiling(space) or space.tilings[0]]
+    other = import_metaschedule(tuned, "this", "cpu", target_json(load_target("rk3399"), "cpu"))
+    assert len(other) == 0
+    assert other.dropped["for another target"] > 0
+
+
 def test_nothing_is_measured_twice(tuned: Path, tmp_path: Path) -> None:
     folder = tmp_path / "records"
     shutil.copytree(tuned, folder)
@@ -268,26 +287,100 @@ def test_a_tiling_has_to_be_clearly_faster(
     assert found.to_json()["refined"] == refined
 
 
-def test_bad_folders(tuned: Path, tmp_path: Path) -> None:
+def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not exist; give the folder that tuning wrote"):
         TuningRecords(tmp_path / "none", HOST)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"lacks database_workload\.json"):
         TuningRecords(tmp_path / "empty", HOST)
-    for name, text, message in [
-        (RECORDS, "{", "database_tuning_record.json:1 is damaged"),
-        (RECORDS, "[0, 1]", "database_tuning_record.json:1 is not a tuning record"),
-        (WORKLOADS, "\x00", "database_workload.json:1 is damaged"),
-        (WORKLOADS, '["1", "AAAA"]', "cannot read"),
-    ]:
-        folder = tmp_path / "damaged"
-        shutil.copytree(tuned, folder)
-        (folder / name).write_text(f"{text}\n{(folder / name).read_text()}")
-        with pytest.raises(InputError, match=message):
-            TuningRecords(folder, HOST)
-        shutil.rmtree(folder)
     with pytest.raises(InputError, match="give a runner for its device"):
         tune_kernels([], load_target("rk3399"), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (RECORDS, "{", "database_tuning_record.json:1 is damaged"),
+        (RECORDS, "[0, 1]", "database_tuning_record.json:1 is not a tuning record"),
+    ],
+)
+def test_a_damaged_record_is_named_and_skipped(
+    tuned: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tuned, folder)
+    (folder / name).write_text(f"{text}\n{(folder / name).read_text()}")
+    found, whole = TuningRecords(folder, HOST), TuningRecords(tuned, HOST)
+    assert found.problems == (f"{folder}/{message}",)
+    assert found.ignored == {f"{folder}/{message}": 1}
+    assert len(found) == len(whole)
+    for space in (*spaces("max pooling", "cpu"), *spaces("stem", "gpu")):
+        assert found.measured(space) == whole.measured(space)
+    # Tuning goes on beside it.
+    _, fake = runner()
+    tune_kernels(groups("stem", "gpu"), HOST, folder, trials=4, runner=fake)
+    assert len(TuningRecords(folder, HOST)) == len(whole) + 1 + 4
+
+
+@pytest.mark.parametrize("text", ["\x00", '["1", "AAAA"]'])
+def test_a_damaged_workload_takes_its_records_along(tuned: Path, tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tuned, folder)
+    lines = (folder / WORKLOADS).read_text().splitlines()
+    (folder / WORKLOADS).write_text("\n".join([text, *lines[1:], ""]))
+    found, whole = TuningRecords(folder, HOST), TuningRecords(tuned, HOST)
+    (space,) = spaces("max pooling", "cpu")
+    lost = len(whole.measured(space))
+    assert lost
+    assert found.measured(space) == []
+    assert len(found.problems) == 1
+    assert found.ignored["of a workload that is not there"] == lost
+    (other,) = spaces("stem", "gpu")
+    assert found.measured(other) == whole.measured(other)
+
+
+def test_kernels_with_halves_are_built_as_a_compile_builds_them(tmp_path: Path) -> None:
+    """PoCL has no arithmetic of halves."""
+    types = LaneTypes(gpu="float16")
+    (group,) = groups("pointwise", "gpu")
+    (space,) = spaces_of(group, PackedSchedules.of(HOST, types))
+    # As in a process that has compiled nothing yet.
+    if tvm_ffi.get_global_func(POSTPROCESS, allow_missing=True) is not None:
+        tvm_ffi.registry.remove_global_func(POSTPROCESS)
+    with opened_tuner(HOST, tmp_path) as tuner:
+        assert tuner.search(types.kernel(group.kernel), space, 2) == 2
+        assert tuner.failures == []
+        assert len(tuner.records.measured(space)) == 2
+
+
+def test_a_candidate_that_fails_is_kept_as_that(tmp_path: Path) -> None:
+    """It is not tried again, and never the best."""
+    from tvm.ir.utils import derived_object
+
+    @derived_object
+    class SecondFails(ms.runner.PyRunner):
+        def run(self, runner_inputs: list) -> list:
+            good = ms.runner.RunnerResult([1.0], None)
+            bad = ms.runner.RunnerResult(None, "no such memory")
+            results = [bad if i == 1 else good for i in range(len(runner_inputs))]
+            return [ms.runner.RunnerFuture(lambda: True, lambda r=r: r) for r in results]
+
+    some = groups("stem", "gpu")
+    with opened_tuner(HOST, tmp_path, runner=SecondFails()) as tuner:
+        (space,) = spaces("stem", "gpu")
+        assert tuner.search(some[0].kernel, space, 3) == 3
+        (failure,) = tuner.failures
+        assert failure.reason == "no such memory"
+        assert failure.tiling in tuner.records.tried(space)
+        assert failure.tiling not in dict(tuner.records.measured(space))
+        assert len(tuner.records.measured(space)) == 2
+    # Another reader, TVM's own, and another tuning see the same.
+    assert len(ms.database.JSONDatabase(work_dir=str(tmp_path))) == 3
+    counted, fake = runner()
+    tune_kernels(some, HOST, tmp_path, trials=3, runner=fake)
+    assert counted.runs == 2 * 3  # the comparison of the two that run
+    database = TuningRecords(tmp_path, HOST)
+    assert failure.tiling in database.tried(space)
 
 
 # Compiles.

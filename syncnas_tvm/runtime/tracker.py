@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 from tvm import rpc
 
@@ -22,16 +23,19 @@ def parse_address(flag: str, text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def request_device(address: tuple[str, int], key: str, wait_s: float) -> rpc.RPCSession:
+def request_device(
+    address: tuple[str, int], key: str, wait_s: float, session_s: float = 0.0
+) -> rpc.RPCSession:
     """A session on a device registered as ``key``, waiting up to ``wait_s`` for a busy one.
 
-    Raises DeviceError where no tracker answers, no device has the key, or all stay busy.
+    The device ends a session that takes longer than ``session_s``, unless that is 0. Raises DeviceError
+    where no tracker answers, no device has the key, or all stay busy.
     """
     tracker = _connect(address)
     try:
         _await_free(tracker, address, key, wait_s)
         with deadline(wait_s, f"asking the tracker for '{key}'"):
-            return tracker.request(key, max_retry=1)
+            return tracker.request(key, session_timeout=session_s, max_retry=1)
     except (RuntimeError, OSError, ValueError) as error:
         where = "{}:{}".format(*address)
         raise DeviceError(
@@ -39,6 +43,28 @@ def request_device(address: tuple[str, int], key: str, wait_s: float) -> rpc.RPC
         ) from error
     finally:
         tracker.close()
+
+
+def count_devices(address: tuple[str, int], key: str) -> int:
+    """How many devices are registered as ``key``; raises DeviceError where no tracker answers."""
+    tracker = _connect(address)
+    try:
+        return _keys(_summary(tracker, address)).count(key)
+    except (RuntimeError, OSError, ValueError) as error:
+        where = "{}:{}".format(*address)
+        raise DeviceError(f"the tracker at {where} failed: {error_line(error)}") from error
+    finally:
+        tracker.close()
+
+
+def _summary(tracker: rpc.TrackerSession, address: tuple[str, int]) -> dict[str, Any]:
+    with deadline(_ANSWER_S, "the tracker at {}:{}".format(*address)):
+        return tracker.summary()
+
+
+def _keys(summary: dict[str, Any]) -> list[str]:
+    """The key of each registered device."""
+    return [info["key"].removeprefix("server:") for info in summary["server_info"]]
 
 
 def _connect(address: tuple[str, int]) -> rpc.TrackerSession:
@@ -62,14 +88,13 @@ def _await_free(
     where = "{}:{}".format(*address)
     start = time.monotonic()
     while True:
-        with deadline(_ANSWER_S, f"the tracker at {where}"):
-            summary = tracker.summary()
-        keys = {info["key"].removeprefix("server:") for info in summary["server_info"]}
+        summary = _summary(tracker, address)
+        keys = set(_keys(summary))
         if key in keys and summary["queue_info"].get(key, {}).get("free"):
             return
         waited_s = time.monotonic() - start
         # A tracker that was restarted just now does not know its devices yet.
-        if key not in keys and waited_s > _ANSWER_S:
+        if key not in keys and waited_s > min(_ANSWER_S, wait_s):
             known = ", ".join(f"'{name}'" for name in sorted(keys)) or "none"
             raise DeviceError(
                 f"no device is registered as '{key}' with the tracker at {where} "

@@ -48,6 +48,11 @@ class TuningSpace:
         self._apply(sch, self._sample(sch, tiling))
         return sch
 
+    def tiling_of(self, trace: s_tir.schedule.Trace) -> Tiling:
+        """The tiling that a trace of this space, or of :meth:`traced`, has sampled."""
+        choices = [i for i in trace.insts if str(i.kind.name) == "SampleCategorical"]
+        return Tiling(*(int(i.attrs[0][int(trace.decisions[i])]) for i in choices))
+
     def __call__(self, sch: s_tir.Schedule) -> None:
         """Sample a tiling and apply it."""
         self._apply(sch, self._sample(sch, None))

@@ -21,7 +21,9 @@ from tvm.s_tir.meta_schedule.runner import PyRunner, RunnerFuture, RunnerInput, 
 
 from syncnas_tvm.errors import error_line
 from syncnas_tvm.kernel_timer import cpu_us, gpu_us
+from syncnas_tvm.link import linker
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
+from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.targets import Target
 
 ROUNDS = 15
@@ -32,17 +34,26 @@ SWEEP = 1 << 20
 
 @derived_object
 class HostBuilder(PyBuilder):
-    """Compiles and links candidates, one after the other."""
+    """Compiles and links candidates in this process, one after the other, for ``target``.
+
+    They go to folders in ``scratch`` (default: the system's).
+    """
+
+    def __init__(self, target: Target, scratch: Path | None = None) -> None:
+        super().__init__()
+        self._target, self._scratch = target, scratch
+        install()  # OpenCL kernels with halves are what a compile makes of them
 
     def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
         """A library each, in a folder of its own: MetaSchedule removes the folder afterwards."""
         return [self._build(wanted) for wanted in build_inputs]
 
     def _build(self, wanted: BuilderInput) -> BuilderResult:
-        folder = Path(tempfile.mkdtemp(prefix="syncnas-tune-"))
+        folder = Path(tempfile.mkdtemp(prefix="syncnas-tune-", dir=self._scratch))
         try:
             path = str(folder / "kernel.so")
-            tvm.compile(wanted.mod, target=wanted.target).export_library(path)
+            built = tvm.compile(wanted.mod, target=wanted.target)
+            built.export_library(path, fcompile=linker(self._target, "a kernel"))
             return BuilderResult(path, None)
         except Exception as error:  # one candidate that cannot be built is no candidate
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import types
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import tvm.s_tir
 import tvm_ffi
-from tvm.s_tir import meta_schedule as ms
-from tvm.s_tir.meta_schedule.arg_info import ArgInfo
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.database import TuningRecord
-from tvm.s_tir.meta_schedule.runner import RunnerInput
 
 from syncnas_tvm.errors import DeviceError, InputError
 from syncnas_tvm.graph.fusion import Group
-from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.tuning_space import TuningSpace
 from syncnas_tvm.targets import Target
-from syncnas_tvm.tuning.host import HostBuilder, HostRunner, remove_artifact
-from syncnas_tvm.tuning.record_files import RECORDS, WORKLOADS, locked
-from syncnas_tvm.tuning.records import TuningRecords
-from syncnas_tvm.tuning.strategy import RankedTilings
+from syncnas_tvm.tuning.tuner import Tuner, opened_tuner, spaces_of
 from syncnas_tvm.work import Kernel
 
 TRIALS = 32
-BATCH = 16
-FINALISTS, FINAL_REPEATS = 3, 3
-# Samples after which the cost model ranks candidates; it learns from all kernels of a session.
-WARM_UP = 24
 
 
 @dataclass(frozen=True)
@@ -75,166 +55,57 @@ def tune_kernels(
     measured once more together with it. ``builder`` and ``runner`` are MetaSchedule's; by default
     kernels are built and timed in this process, which only target ``host`` allows.
 
-    Raises InputError where ``folder`` is damaged, or where another target has no runner;
-    DeviceError where the rule's own kernel cannot be run.
+    Raises InputError where another target has no runner, or another tuner has the folder; DeviceError
+    where the rule's own kernel cannot be run.
     """
     if runner is None and not target.is_host:
         raise InputError(
             f"target '{target.name}' does not run on this machine; give a runner for its device"
         )
-    tuner = _Tuner(target, folder, builder or HostBuilder(), runner or HostRunner(target), seed)
     results = []
-    with locked(folder), _few_intrinsics(), _silent():
-        spaces = _distinct(groups, target)
+    with opened_tuner(target, folder, builder, runner, seed) as tuner:
+        spaces = _distinct(groups, target, tuner)
         for number, (kernel, space) in enumerate(spaces, 1):
-            results.append(tuner.tune(kernel, space, trials))
+            results.append(_tune(tuner, kernel, space, trials))
             report(f"{number} of {len(spaces)} kernels tuned")
     return results
 
 
-def _distinct(groups: Sequence[Group], target: Target) -> list[tuple[Kernel, TuningSpace]]:
+def _distinct(
+    groups: Sequence[Group], target: Target, tuner: Tuner
+) -> list[tuple[Kernel, TuningSpace]]:
     """The different functions of the groups that have something to choose."""
     schedules = PackedSchedules.of(target)
     found: dict[tuple[str, int], tuple[Kernel, TuningSpace]] = {}
     for group in groups:
-        lane = group.kernel.lane
-        definition = define(group, schedules.machine(lane))
-        for space in schedules.spaces(definition, lane) if definition is not None else ():
-            if len(space.tilings) > 1:
-                key = (lane, int(tvm_ffi.structural_hash(space.function)))
-                found.setdefault(key, (group.kernel, space))
+        spaces = spaces_of(group, schedules)
+        some = [space for space in spaces if len(space.tilings) > 1]
+        if some and len(some) == len(spaces):
+            tuner.records.describe(group.kernel, spaces)
+        for space in some:
+            key = (group.kernel.lane, int(tvm_ffi.structural_hash(space.function)))
+            found.setdefault(key, (group.kernel, space))
     return list(found.values())
 
 
-class _Tuner:
-    def __init__(self, target: Target, folder: Path, builder: Any, runner: Any, seed: int) -> None:
-        self._target = target
-        self._folder = folder
-        self._builder, self._runner, self._seed = builder, runner, seed
-        self._model = ms.cost_model.XGBModel(num_warmup_samples=WARM_UP, num_tuning_cores=1)
-
-    def tune(self, kernel: Kernel, space: TuningSpace, trials: int) -> Tuned:
-        """Measure what is missing of one kernel."""
-        own = space.tilings[0]
-        measured = self._records().measured(space)
-        known = {tiling for tiling, _ in measured}
-        left = [tiling for tiling in space.tilings if tiling not in known]
-        wanted = min(trials - len(known), len(left))
-        if own not in known:
-            wanted = max(wanted, 1)
-        if wanted > 0:
-            self._search(space, left, wanted)
-        counts = [tiling for tiling, _ in measured].count(own)
-        if wanted > 0 or counts < 2:
-            self._final(space)
-        records = self._records()
-        times = dict(records.measured(space))
-        if own not in times:
-            raise DeviceError(
-                f"the rule's own kernel for {kernel.op} {kernel.out_shape} was not measured; see "
-                "whether the model compiles and runs on this device"
-            )
-        tiling = records.tiling(space)
-        return Tuned(
-            kernel,
-            len(space.tilings),
-            len(times),
-            times[own] * 1e6,
-            times[tiling or own] * 1e6,
-            tiling,
+def _tune(tuner: Tuner, kernel: Kernel, space: TuningSpace, trials: int) -> Tuned:
+    """Measure what is missing of one kernel."""
+    own, tried = space.tilings[0], tuner.records.tried(space)
+    wanted = trials - len(tried)
+    tuner.search(kernel, space, wanted if own in tried else max(wanted, 1))
+    tuner.compare(space)
+    times = dict(tuner.records.measured(space))
+    if own not in times:
+        raise DeviceError(
+            f"the rule's own kernel for {kernel.op} {kernel.out_shape} was not measured; see "
+            "whether the model compiles and runs on this device"
         )
-
-    def _search(self, space: TuningSpace, left: list[Tiling], trials: int) -> None:
-        context = ms.TuneContext(
-            space.workload,
-            target=self._tvm_target(space),
-            space_generator=ms.space_generator.ScheduleFn(
-                space, sch_rules=[], postprocs=[], mutator_probs={}
-            ),
-            search_strategy=RankedTilings(space, left, self._seed),
-            task_name=f"{space.lane}_{space.family}",
-            rand_state=self._seed + 1,
-            num_threads=1,
-        )
-        ms.tune_tasks(
-            tasks=[context],
-            task_weights=[1.0],
-            work_dir=str(self._folder),
-            max_trials_global=trials,
-            num_trials_per_iter=BATCH,
-            builder=self._builder,
-            runner=self._runner,
-            database=self._database(),
-            cost_model=self._model,
-        )
-
-    def _final(self, space: TuningSpace) -> None:
-        """Measure the fastest few with the rule's own, in turn; its record comes first."""
-        seconds = dict(self._records().measured(space))
-        own = space.tilings[0]
-        seconds.pop(own, None)
-        tilings = [own, *sorted(seconds, key=lambda tiling: seconds[tiling])[:FINALISTS]]
-        schedules = [space.traced(tiling) for tiling in tilings]
-        target, info = self._tvm_target(space), ArgInfo.from_prim_func(space.function)
-        built = self._builder.build([BuilderInput(sch.mod, target) for sch in schedules])
-        kind = str(target.kind.name)
-        device = "cpu" if kind == "llvm" else kind
-        good = [i for i, result in enumerate(built) if result.artifact_path is not None]
-        inputs = [RunnerInput(built[i].artifact_path, device, info) for i in good]
-        samples: dict[int, list[float]] = {i: [] for i in good}
-        try:
-            for _ in range(FINAL_REPEATS):
-                for i, future in zip(good, self._runner.run(inputs), strict=True):
-                    samples[i] += [float(s) for s in future.result().run_secs or ()]
-        finally:
-            for result in built:
-                remove_artifact(result)
-        database = self._database()
-        workload = database.commit_workload(space.workload)
-        for i in good:
-            if samples[i]:
-                middle = [median(samples[i])]
-                trace = schedules[i].trace
-                database.commit_tuning_record(TuningRecord(trace, workload, middle, target, info))
-
-    def _records(self) -> TuningRecords:
-        for name in (WORKLOADS, RECORDS):
-            (self._folder / name).touch()
-        return TuningRecords(self._folder, self._target)
-
-    def _database(self) -> Any:
-        return ms.database.JSONDatabase(work_dir=str(self._folder))
-
-    def _tvm_target(self, space: TuningSpace) -> Any:
-        return self._target.cpu_target() if space.lane == "cpu" else self._target.gpu_target()
-
-
-@contextmanager
-def _few_intrinsics() -> Iterator[None]:
-    """An empty stand-in for ``tvm.s_tir.tensor_intrin``, which ``TuneContext`` imports.
-
-    The real one takes 20 to 60 s, and no schedule of ours has an intrinsic in it.
-    """
-    name = "tvm.s_tir.tensor_intrin"
-    if name in sys.modules:
-        yield
-        return
-    package = types.ModuleType(name)
-    package.__path__ = [os.path.join(os.path.dirname(str(tvm.s_tir.__file__)), "tensor_intrin")]
-    sys.modules[name] = package
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """MetaSchedule logs tables and every candidate."""
-    logger = logging.getLogger("tvm.s_tir.meta_schedule")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    tiling = tuner.records.tiling(space)
+    return Tuned(
+        kernel,
+        len(space.tilings),
+        len(times),
+        times[own] * 1e6,
+        times[tiling or own] * 1e6,
+        tiling,
+    )
