@@ -2,11 +2,13 @@
 
     python benchmarks/sync.py [--memory shared mapped copied] [--rounds 300] [--plugin FILE]
 
-``to_gpu`` hands a value to the GPU lane, runs a small kernel on it and waits for that; ``to_cpu`` runs
-the kernel and gets the value for the CPU lane. Both programs are one process (benchmarks/sync_c/, built
+``to_gpu`` hands a value to the GPU lane (after which the value's memory may be written again), runs a
+small kernel on it and waits for that; ``to_cpu`` runs the kernel and gets the value for the CPU lane. Both programs are one process (benchmarks/sync_c/, built
 with gcc): the bare side calls OpenCL, ours calls what TVM's VM calls. Their runs take turns; ``noise`` is
 the ratio of the bare side's odd rounds to all of its rounds. Times in microseconds; ratios are of
-minima and of medians. The host's thread has the last core, PoCL's worker the first.
+minima and of medians. Now and then PoCL's worker has not fallen asleep yet, and a run takes half as long:
+a minimum says more about that than about either side. The host's thread has the last core, the worker
+the first.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ def rows(
 
 
 def main() -> int:
-    """Print the table; 1 where a ratio of minima and that of medians are both above the limit."""
+    """Print the table; 1 where a ratio of medians is above the limit."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -111,10 +113,12 @@ def main() -> int:
         for memory in options.memory:
             table += rows(program, kernel, device, memory, options.rounds)
         print_table((*HEADER, *RATIOS), table)
-    worst = max(table, key=lambda row: min(float(row[7]), float(row[8])))
-    above = min(float(worst[7]), float(worst[8])) > LIMIT
-    print(f"most above the bare program: {' '.join(map(str, worst[:3]))} KB, {worst[7]} (minima)")
-    print(f"{'above' if above else 'within'} {LIMIT} times")
+    worst = max(table, key=lambda row: float(row[8]))
+    above = float(worst[8]) > LIMIT
+    where = f"{worst[0]} memory, {worst[1]}, {worst[2]} KB"
+    print(
+        f"largest ratio of medians: {worst[8]} ({where}), {'above' if above else 'within'} {LIMIT}"
+    )
     return int(above)
 
 

@@ -96,19 +96,14 @@ void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& st
   }
 }
 
-const void* ReadInPlace(Buffer* from, Stream& stream) {
-  if (from->shared == nullptr || stream.Recording()) return nullptr;
-  CheckCopy(stream.WaitUntilEnded(from->LastUse(stream)), "clWaitForEvents", from->device,
-            from->bytes);
-  return from->shared;
-}
-
 void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
-  if (const void* shared = ReadInPlace(from, stream)) {
-    std::memcpy(to, static_cast<const char*>(shared) + offset, bytes);
+  const bool recording = stream.Recording();
+  if (from->shared != nullptr && !recording) {
+    CheckCopy(stream.WaitUntilEnded(from->LastUse(stream)), "clWaitForEvents", from->device, bytes);
+    std::memcpy(to, static_cast<const char*>(from->shared) + offset, bytes);
     return;
   }
-  if (from->device.memory() == MemoryKind::kMapped && !stream.Recording()) {
+  if (from->device.memory() == MemoryKind::kMapped && !recording) {
     Pending mapped;
     void* data = Map(from, offset, bytes, true, stream, &mapped);
     CheckCopy(stream.Wait(mapped), "clWaitForEvents", from->device, bytes);

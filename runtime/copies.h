@@ -37,8 +37,4 @@ void* Map(Buffer* buffer, size_t offset, size_t bytes, bool for_reading, Stream&
           Pending* pending);
 void Unmap(Buffer* buffer, void* data, Stream& stream);
 
-// Where the host may read a shared buffer in place, once everything that its content depends on has
-// ended; null where it has to Read.
-const void* ReadInPlace(Buffer* from, Stream& stream);
-
 }  // namespace syncnas::opencl

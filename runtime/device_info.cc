@@ -5,6 +5,7 @@
 // syncnas.opencl.devices()           -> JSON list in TVM's order; "[]" where there is no OpenCL
 // syncnas.opencl.pool_stats(index)   -> JSON object {"live_bytes", "cached_bytes", "buffers_created"}
 // syncnas.opencl.memory(index)       -> "shared", "mapped" or "copied" (memory_kind.h)
+// syncnas.opencl.is_idle(index)      -> whether it is known that nothing is queued or running
 // syncnas.opencl.trim_pool(index)    -> None; gives cached buffers back to the driver
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
@@ -74,6 +75,13 @@ TVM_FFI_STATIC_INIT_BLOCK() {
       .def("syncnas.opencl.memory",
            [](int64_t index) {
              return tvm::ffi::String(MemoryName(OpenDevice(static_cast<int>(index)).memory()));
+           })
+      .def("syncnas.opencl.is_idle",
+           [](int64_t index) {
+             Device& device = OpenDevice(static_cast<int>(index));
+             Stream& stream = device.CurrentStream();
+             return device.shares_memory() ? stream.HasEnded(stream.Submitted())
+                                           : stream.KnownIdle();
            })
       .def("syncnas.opencl.trim_pool",
            [](int64_t index) { OpenDevice(static_cast<int>(index)).buffers().Trim(); });

@@ -6,19 +6,16 @@
 //
 // TVM's finishes the device's queue each time before it returns: a value could not be handed to a GPU
 // lane that still works without waiting for it. Here a transfer to or from an OpenCL device waits for
-// no more than copies.h says; every other one is left to TVM. Where memory is shared, a value of the
-// GPU lane is not copied at all: the CPU's tensor is a view, which keeps the buffer from being reused.
-// The lanes write to tensors that they have just allocated and to no others, so neither changes what
-// the other sees.
+// no more than copies.h says; every other one is left to TVM. Values are always copied, also where
+// memory is shared: this is any program's function, and memory planning lets a program reuse the
+// source's memory as soon as it has been moved.
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
 
-#include <cstdint>
 #include <cstdlib>
 #include <new>
-#include <utility>
 
 #include "copies.h"
 #include "device.h"
@@ -45,13 +42,6 @@ struct HostMemory {
   void FreeData(DLTensor* tensor) { std::free(tensor->data); }
 };
 
-// The memory of a tensor on the device, for the host.
-struct SharedMemory {
-  ffi::Tensor owner;
-  void AllocData(DLTensor* tensor, const void* data) { tensor->data = const_cast<void*>(data); }
-  void FreeData(DLTensor*) {}
-};
-
 struct DeviceMemory {
   void AllocData(DLTensor* tensor, Device& device, Stream& stream) {
     tensor->data = device.buffers().Allocate(ffi::GetDataSize(*tensor), stream);
@@ -65,19 +55,10 @@ struct DeviceMemory {
 
 ffi::Tensor ToHost(const ffi::Tensor& source) {
   auto* buffer = static_cast<Buffer*>(source.data_ptr());
-  Stream& stream = buffer->device.CurrentStream();
-  const size_t offset = source.byte_offset();
-  const DLDevice host{kDLCPU, 0};
-  if (const void* shared = ReadInPlace(buffer, stream)) {
-    const void* data = static_cast<const char*>(shared) + offset;
-    if (reinterpret_cast<uintptr_t>(data) % kAlignment == 0) {
-      return ffi::Tensor::FromNDAlloc(SharedMemory{source}, source.shape(), source.dtype(), host,
-                                      data);
-    }
-  }
   ffi::Tensor target =
-      ffi::Tensor::FromNDAlloc(HostMemory(), source.shape(), source.dtype(), host);
-  Read(buffer, offset, target.data_ptr(), Bytes(source), stream);
+      ffi::Tensor::FromNDAlloc(HostMemory(), source.shape(), source.dtype(), DLDevice{kDLCPU, 0});
+  Read(buffer, source.byte_offset(), target.data_ptr(), Bytes(source),
+       buffer->device.CurrentStream());
   return target;
 }
 

@@ -8,14 +8,19 @@ import numpy as np
 import tvm
 
 from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
+from syncnas_tvm.work import Lane
+
+
+def move(tensor: Any, lane: Lane) -> Any:
+    """A tensor on a lane."""
+    return tvm.get_global_func(TRANSFER)(tensor, DEVICE_TYPE[lane], 0)
 
 
 def to_gpu(values: np.ndarray) -> Any:
     """An array on the GPU lane."""
-    tensor = tvm.runtime.tensor(values)
-    return tvm.get_global_func(TRANSFER)(tensor, DEVICE_TYPE["gpu"], 0)
+    return move(tvm.runtime.tensor(values), "gpu")
 
 
 def to_cpu(tensor: Any) -> Any:
     """A tensor for the CPU lane."""
-    return tvm.get_global_func(TRANSFER)(tensor, DEVICE_TYPE["cpu"], 0)
+    return move(tensor, "cpu")
