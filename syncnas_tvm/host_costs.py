@@ -168,42 +168,33 @@ def _shared_read() -> Transfer:
     Nothing is moved, but the first to read pays for getting the bytes out of the other core's
     caches. That is taken for the same in both directions.
     """
-    move, gpu, size = tvm.get_global_func(TRANSFER), gpu_device(), 1 << 18
-    source = tvm.runtime.tensor(np.ones(size // 4, "float32"), gpu)
-    shared = tvm.runtime.tensor(np.zeros(size // 4, "float32"), gpu)
-    target = np.zeros(size // 4, "float32")
+    gpu, size = gpu_device(), 1 << 18
+    source, written, tiny = (
+        tvm.runtime.tensor(np.ones(n // 4, "float32"), gpu) for n in (size, size, 64)
+    )
     waits_us, reads_us = [], []
     for _ in range(40):
-        source.copyto(shared)  # a command of the GPU's queue
+        source.copyto(written)  # a command of the GPU's queue
         gpu.sync()
-        start = time.perf_counter()
-        view = move(shared, DEVICE_TYPE["cpu"], 0)
-        waits_us.append((time.perf_counter() - start) * 1e6)
-        array = np.from_dlpack(view)
-        times = []
-        for _ in range(2):
-            start = time.perf_counter()
-            np.copyto(target, array)
-            times.append((time.perf_counter() - start) * 1e6)
-        reads_us.append(times[0] - times[1])
-        del array, view
+        waits_us.append(_move_us(tiny, "cpu"))
+        reads_us.append(_move_us(written, "cpu") - _move_us(written, "cpu"))
     per_byte = max(float(np.median(reads_us)) / size, 1e-6)
     return Transfer(max(LEAST_US, float(np.median(waits_us))), 1e-3 / per_byte)
+
+
+def _move_us(tensor: tvm.runtime.Tensor, lane: Lane) -> float:
+    start = time.perf_counter()
+    tvm.get_global_func(TRANSFER)(tensor, DEVICE_TYPE[lane], 0)
+    return (time.perf_counter() - start) * 1e6
 
 
 def _transfer(source: tvm.runtime.Device, lane: Lane) -> Transfer:
     """A line through the times of a small and a large transfer, as the executable makes them."""
     sizes = (4096, 1 << 20)
-    move = tvm.get_global_func(TRANSFER)
     times_us = []
     for size in sizes:
         tensor = tvm.runtime.tensor(np.zeros(size // 4, "float32"), source)
-        samples = []
-        for _ in range(20):
-            start = time.perf_counter()
-            moved = move(tensor, DEVICE_TYPE[lane], 0)
-            samples.append((time.perf_counter() - start) * 1e6)
-            del moved
+        samples = [_move_us(tensor, lane) for _ in range(20)]
         gpu_device().sync()
         times_us.append(float(np.median(samples)))
     per_byte = max((times_us[1] - times_us[0]) / (sizes[1] - sizes[0]), 1e-6)

@@ -51,7 +51,8 @@ def measured_lane_costs(target: Target) -> LaneCosts:
         block.run("cpu")
         alone = {lane: _alone_us(block, lane) for lane in LANES}
         pairs = np.array([_together(block, alone) for _ in range(ROUNDS)])
-    cpu, gpu = np.clip(np.median(pairs, axis=0), 1.0, 2.0).tolist()
+    # Whatever else runs here can only make it look worse.
+    cpu, gpu = np.clip(np.quantile(pairs, 0.25, axis=0), 1.0, 2.0).tolist()
     return LaneCosts(enqueue_us, cpu, gpu)
 
 
