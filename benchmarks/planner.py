@@ -4,7 +4,8 @@
 
 Predicted latencies of each lane alone, of splitting block by block (the decisions ``Place`` and
 ``ChannelSplit`` alone), and of all registered rules with each strategy; with the syncs of the best
-plan, evaluations, seconds, and the distance from ``dp``, all medians over ``--seeds``. Kernel times
+plan, evaluations, seconds, and the distance from ``dp``, all medians over ``--seeds``, and how many whole
+plans are scored in a second. Kernel times
 are those that ``compile`` predicts with, or with ``--model roofline`` the target's roofline; on ``host``,
 where ``compile`` measures and nothing is measured here, always the roofline. A sync cost of S us stands
 for transfers of S us each way in cost modes ``timeline`` and ``additive``, whatever their size.
@@ -16,6 +17,7 @@ import argparse
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,10 +82,23 @@ def search(name: str, space: Space, scorer: Scorer, budget: Budget, seeds: int) 
     }
 
 
+def scored_a_second(space: Space, scorer: Scorer) -> float:
+    """Whole plans, spread over the space, that are scored in a second; the fastest of three rounds."""
+    plans = [space.plan_at(number * (space.count() // 997)) for number in range(997)]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for plan in plans:
+            scorer.score(plan)
+        times.append(time.perf_counter() - start)
+    return len(plans) / min(times)
+
+
 def measure(space: Space, scorer: Scorer, options: argparse.Namespace) -> Row:
     """One row of the table."""
     row: Row = {lane: scorer.score(single_lane(space, lane)) for lane in ("cpu", "gpu")}  # type: ignore[arg-type]
     unlimited = Budget(seconds=60)
+    row["scored_a_second"] = scored_a_second(space, scorer)
     row["blocks"] = search("dp", restricted(space, BLOCK_BY_BLOCK), scorer, unlimited, 1)
     best = search("dp", space, scorer, unlimited, 1)
     budget = Budget(options.evaluations, options.seconds)
@@ -121,7 +136,8 @@ def markdown(rows: list[Row], strategies: list[str]) -> str:
 
 def summary(rows: list[Row], strategies: list[str]) -> str:
     """For each strategy how far from ``dp`` it ends, and how often ``mcts`` is better."""
-    lines = []
+    slowest = min(row["scored_a_second"] for row in rows)
+    lines = [f"plans scored a second: at least {slowest:.0f}"]
     for name in strategies:
         off = [row[name]["off"] for row in rows if name in row]
         if off:

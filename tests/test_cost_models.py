@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import pairwise
@@ -86,14 +85,6 @@ class TestEveryModel:
             [depthwise(width) for width in range(8, 385, 8)],
         ):
             assert np.diff(predicted(model, *ladder)).min() >= 0
-
-    @every_model
-    def test_a_network_of_cuts_is_predicted_fast(self, name: str) -> None:
-        model, wanted = MODELS[name](), [conv(64, out) for out in range(1, 1001)]
-        model.predict(wanted)
-        start = time.perf_counter()
-        model.predict(wanted)
-        assert time.perf_counter() - start < 0.2
 
 
 class TestRoofline:
