@@ -16,7 +16,7 @@ from syncnas_tvm.cost_models import Measurement, Roofline, TableFile, machine_ke
 from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.region_work import groups_in
-from syncnas_tvm.kernel_timer import time_kernels
+from syncnas_tvm.kernel_timer import LEAST_US, time_kernels
 from syncnas_tvm.lane_timer import measured_lane_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
@@ -31,8 +31,6 @@ from syncnas_tvm.work import LANES, Lane
 # The lane's share of a cut that is measured: a half and a quarter; the whole comes from Place.
 MEASURED_SHARES = (0.5, 0.25)
 MEASURE_SECONDS = 25.0
-LEAST_US = 0.1
-"""No transfer is free: whoever reads waits for who writes."""
 CACHE_VARIABLE = "SYNCNAS_CACHE_DIR"
 
 

@@ -12,7 +12,7 @@ from tvm import relax
 
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.rebuild import emit_function
-from syncnas_tvm.kernel_timer import Call
+from syncnas_tvm.kernel_timer import LEAST_US, Call
 from syncnas_tvm.lowering import build_kernels
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.targets import Target
@@ -21,7 +21,6 @@ from syncnas_tvm.work import LANES, Lane
 ENQUEUED = 24
 """Kernels that are handed over in a row."""
 ROUNDS = 9
-LEAST_US = 0.1
 BUSY_US = 6_000.0
 """For how long both lanes are kept busy in a round."""
 Emit = Callable[[relax.Expr], relax.Var]

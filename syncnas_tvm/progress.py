@@ -8,7 +8,23 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+def bar_with(column: ProgressColumn) -> Progress:
+    """A bar on standard error between a ``description`` and a ``detail``, ``column`` behind it."""
+    # No thread that redraws: it would disturb measurements on this machine.
+    return Progress(
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        column,
+        TextColumn("{task.fields[detail]}"),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 class StageProgress:
@@ -27,18 +43,7 @@ class StageProgress:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if sys.stderr.isatty():
-            # No thread that redraws: it would disturb the measurements.
-            self._bar = Progress(
-                TextColumn("{task.description:8}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[detail]}"),
-                console=Console(stderr=True),
-                transient=True,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+            self._bar = bar_with(TimeElapsedColumn())
             self._task = self._bar.add_task("", total=len(self._stages), detail="")
 
     def __enter__(self) -> StageProgress:

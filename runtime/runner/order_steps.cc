@@ -65,7 +65,7 @@ class Scan {
     const Memory& wanted = steps_.memories[memory];
     int best = -1;
     for (int i = 0; i < static_cast<int>(plan_.slots.size()); ++i) {
-      const Slot& slot = plan_.slots[i];
+      const Memory& slot = plan_.slots[i];
       if (until_[i] > step || slot.host != wanted.host || slot.device != wanted.device) continue;
       if (best < 0 || Better(slot.bytes, plan_.slots[best].bytes, wanted.bytes)) best = i;
     }
@@ -84,9 +84,8 @@ class Scan {
   }
 
   void Add(int memory, int until) {
-    const Memory& wanted = steps_.memories[memory];
     plan_.slot_of[memory] = static_cast<int>(plan_.slots.size());
-    plan_.slots.push_back({wanted.bytes, wanted.host, wanted.device});
+    plan_.slots.push_back(steps_.memories[memory]);
     until_.push_back(until);
   }
 

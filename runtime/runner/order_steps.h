@@ -13,14 +13,9 @@ namespace syncnas::runner {
 // can, and at the end for all that is queued.
 void PlaceWaits(Steps& steps);
 
-// A piece of memory that several Memory objects take turns in.
-struct Slot {
-  size_t bytes = 0;
-  bool host = false, device = false;
-};
-
+// Several memories of the run take turns in one slot.
 struct MemoryPlan {
-  std::vector<Slot> slots;
+  std::vector<Memory> slots;
   std::vector<int> slot_of;  // by memory; -1: never written
 };
 

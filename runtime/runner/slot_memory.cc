@@ -32,7 +32,7 @@ SlotMemory::SlotMemory(const Steps& steps, MemoryPlan plan)
       host_(plan_.slots.size(), nullptr),
       device_(plan_.slots.size(), nullptr) {
   for (size_t i = 0; i < plan_.slots.size(); ++i) {
-    const Slot& slot = plan_.slots[i];
+    const Memory& slot = plan_.slots[i];
     if (!slot.device) {
       host_[i] = AllocateHost(slot.bytes);
       continue;

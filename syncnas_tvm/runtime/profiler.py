@@ -9,6 +9,8 @@ from syncnas_tvm.timeline import Span, SpanKind, Timeline
 
 TRANSFERS = ("cpu to gpu", "gpu to cpu")
 WAIT = "wait"
+COPIES = ("read", "write", "copy", "unmap")
+"""The queue's commands that are no kernels, as its records name them."""
 _KERNEL_SUFFIX = "_kernel"
 
 
@@ -54,7 +56,7 @@ def _spans(events: list[_Event], queue: list[dict[str, object]], start_ns: int) 
     current = None
     for item in queue:
         name = str(item["name"])
-        if name in ("read", "write", "copy", "unmap"):
+        if name in COPIES:
             continue
         # One function may launch several kernels: name_kernel, name_kernel_1 and so on.
         if current is None or name.endswith(_KERNEL_SUFFIX):

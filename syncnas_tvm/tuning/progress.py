@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import MofNCompleteColumn, Progress, TaskID
 
+from syncnas_tvm.progress import bar_with
 from syncnas_tvm.tuning.session import State
 
 EVERY_S = 10.0
@@ -25,18 +25,7 @@ class TuneProgress:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if sys.stderr.isatty():
-            # No thread that redraws: it would disturb measurements on this machine.
-            self._bar = Progress(
-                TextColumn("{task.description:8}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[detail]}"),
-                console=Console(stderr=True),
-                transient=True,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+            self._bar = bar_with(MofNCompleteColumn())
             self._task = self._bar.add_task("tune", total=trials, detail="")
 
     def __enter__(self) -> TuneProgress:
