@@ -219,6 +219,17 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def add_type_flags(parser: argparse._ActionsContainer) -> None:
+    """``--gpu-dtype`` and ``--cpu-dtype``."""
+    for lane in ("gpu", "cpu"):
+        parser.add_argument(
+            f"--{lane}-dtype",
+            choices=("float32", "float16"),
+            default="float32",
+            help=f"type of tensors and weights on the {lane.upper()} lane (default: float32)",
+        )
+
+
 def natural(text: str) -> int:
     """For argparse: a whole number from 0 up."""
     if not (text.isascii() and text.isdigit()):

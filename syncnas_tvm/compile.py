@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from syncnas_tvm.cli import (
     Command,
     Parser,
+    add_type_flags,
     check_file,
     check_writable,
     end,
@@ -112,13 +113,7 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="correct the target's cost model by the few measured kernels in this .jsonl file",
     )
-    for lane in ("gpu", "cpu"):
-        plan.add_argument(
-            f"--{lane}-dtype",
-            choices=("float32", "float16"),
-            default="float32",
-            help=f"type of tensors and weights on the {lane.upper()} lane (default: float32)",
-        )
+    add_type_flags(plan)
     check = parser.add_argument_group("verification")
     check.add_argument(
         "--verify",

@@ -1,4 +1,4 @@
-"""What the commands that run a compiled folder share: on which device, and what it says of itself."""
+"""What the commands that use a device share: which one, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ if TYPE_CHECKING:
     from syncnas_tvm.runtime.remote import RemoteExecutable
 
 
-def add_device_flags(parser: Parser) -> None:
-    """The flags; named as in tvmc."""
-    parser.add_argument(
-        "--rpc-tracker", metavar="HOST:PORT", help="run on a device that this TVM tracker knows"
-    )
-    parser.add_argument("--rpc-key", metavar="KEY", help="the name that the device registered")
+def add_device_flags(
+    parser: Parser,
+    tracker: str = "run on a device that this TVM tracker knows",
+    key: str = "the name that the device registered",
+    timeout: str = "how long the device may be busy, or take for one call",
+    timeout_s: float = 300.0,
+) -> None:
+    """The flags, named as in tvmc; ``tracker``, ``key`` and ``timeout`` are their helps."""
+    parser.add_argument("--rpc-tracker", metavar="HOST:PORT", help=tracker)
+    parser.add_argument("--rpc-key", metavar="KEY", help=key)
     parser.add_argument(
         "--rpc-timeout",
         type=positive_float,
-        default=300.0,
+        default=timeout_s,
         metavar="SECONDS",
-        help="how long the device may be busy, or take for one call (300)",
+        help=f"{timeout} ({timeout_s:g})",
     )
 
 
-def check_device_flags(options: argparse.Namespace) -> None:
+def check_device_flags(options: argparse.Namespace, owner: str = "device's") -> None:
     """Raise InputError where one of two flags is missing."""
     if (options.rpc_tracker is None) != (options.rpc_key is None):
         raise InputError(
-            "--rpc-tracker and --rpc-key go together: the tracker and the device's key"
+            f"--rpc-tracker and --rpc-key go together: the tracker and the {owner} key"
         )
 
 

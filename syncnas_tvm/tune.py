@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from syncnas_tvm.cli import (
     Command,
     Parser,
+    add_type_flags,
     check_writable,
     end,
     natural,
-    positive_float,
     positive_int,
     run_command,
 )
+from syncnas_tvm.device_flags import add_device_flags, check_device_flags
 from syncnas_tvm.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,27 +50,17 @@ def make_parser() -> Parser:
         metavar="N",
         help=f"schedules to measure, those that --output has included ({TRIALS})",
     )
-    parser.add_argument(
-        "--rpc-tracker", metavar="HOST:PORT", help="measure on devices that this TVM tracker knows"
-    )
-    parser.add_argument("--rpc-key", metavar="KEY", help="the name that the devices registered")
-    parser.add_argument(
-        "--rpc-timeout",
-        type=positive_float,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long a device may be away or busy, or take for one call (60)",
+    add_device_flags(
+        parser,
+        "measure on devices that this TVM tracker knows",
+        "the name that the devices registered",
+        "how long a device may be away or busy, or take for one call",
+        timeout_s=60.0,
     )
     parser.add_argument(
         "--lanes", choices=("cpu", "gpu", "both"), default="both", help="whose kernels are tuned"
     )
-    for lane in ("gpu", "cpu"):
-        parser.add_argument(
-            f"--{lane}-dtype",
-            choices=("float32", "float16"),
-            default="float32",
-            help=f"type of tensors and weights on the {lane.upper()} lane (default: float32)",
-        )
+    add_type_flags(parser)
     parser.add_argument(
         "--costs",
         action=argparse.BooleanOptionalAction,
@@ -87,10 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(command: Command) -> None:
     options = command.options
-    if (options.rpc_tracker is None) != (options.rpc_key is None):
-        raise InputError(
-            "--rpc-tracker and --rpc-key go together: the tracker and the devices' key"
-        )
+    check_device_flags(options, "devices'")
     check_writable("--output", options.output)
     if options.output.is_file():
         raise InputError(f"--output {options.output}: is a file; name a folder")

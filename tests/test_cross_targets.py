@@ -91,22 +91,9 @@ class Elf:
         )
 
 
-# A small network with what mobile networks are made of.
-SMALL = zoo.Net(
-    16,
-    (
-        zoo.Row(1, 8, act="relu6"),
-        zoo.Row(4, 16, 2, 2, (5,), "silu", se=0.25),
-        zoo.Row(3, 20, 1, 2, (3, 5), "hard_swish", split_in=2),
-    ),
-    32,
-    act="hard_swish",
-)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = zoo.Mobile(SMALL, 1, 10)
+    network = zoo.Mobile(zoo.SMALL, 1, 10)
     zoo.randomise(network, 0)
     path = tmp_path_factory.mktemp("model") / "small.onnx"
     zoo.save(network.eval(), SIZE, path, "torchscript", 17)

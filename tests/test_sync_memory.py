@@ -81,25 +81,12 @@ def test_a_kind_of_memory_that_there_is_not() -> None:
 # Every kind
 
 
-# What mobile networks are made of, few of each.
-SMALL = zoo.Net(
-    16,
-    (
-        zoo.Row(1, 8, act="relu6"),
-        zoo.Row(4, 16, 2, 2, (5,), "silu", se=0.25),
-        zoo.Row(3, 20, 1, 2, (3, 5), "hard_swish", split_in=2),
-    ),
-    32,
-    act="hard_swish",
-)
-
-
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A compiled network on both lanes, and a file with inputs and what they have to give."""
     folder = tmp_path_factory.mktemp("memory")
     model = folder / "model.onnx"
-    small = zoo.Mobile(SMALL, 1, 10)
+    small = zoo.Mobile(zoo.SMALL, 1, 10)
     zoo.randomise(small, 0)
     zoo.save(small.eval(), 64, model, "torchscript", 17)
     syncnas_tvm.compile_onnx(

@@ -243,6 +243,19 @@ RANDOM_MODELS = tuple(PARAMETERS)
 TRAINED_MODELS = ("efficientnet_lite0",)
 
 
+# What mobile networks are made of, few of each.
+SMALL = Net(
+    16,
+    (
+        Row(1, 8, act="relu6"),
+        Row(4, 16, 2, 2, (5,), "silu", se=0.25),
+        Row(3, 20, 1, 2, (3, 5), "hard_swish", split_in=2),
+    ),
+    32,
+    act="hard_swish",
+)
+
+
 def _eights(channels: float) -> int:
     """The nearest multiple of eight, at most a tenth below."""
     rounded = max(8, int(channels + 4) // 8 * 8)

@@ -14,6 +14,7 @@ from syncnas_tvm.errors import ArtifactError
 from syncnas_tvm.runtime.inputs import Array, Arrays, checked_inputs, random_inputs
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane, reserve_cores
 from syncnas_tvm.runtime.profiler import measured_timeline
+from syncnas_tvm.runtime.timing import timed_in_calls
 from syncnas_tvm.targets import load_target
 from syncnas_tvm.timeline import Timeline
 
@@ -83,15 +84,7 @@ class Executable:
         """
         with self._turn, on_cpu_lane(self._cpus):
             self._set_inputs(args, kwargs)
-            if warmup:
-                self._measure(warmup, 0.0)
-            latencies_us: list[float] = []
-            while len(latencies_us) < repeat:
-                # Call by call, so that Ctrl-C gets a chance.
-                latencies_us += self._measure(repeat - len(latencies_us), seconds or _CALL_S)
-                if seconds:
-                    break
-        return latencies_us
+            return timed_in_calls(self._measure, repeat, warmup, seconds, _CALL_S)
 
     def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
         """The measured timeline of one run (after one to warm up): kernels and syncs, by lane."""

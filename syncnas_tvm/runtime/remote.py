@@ -15,6 +15,7 @@ from syncnas_tvm.errors import ArtifactError, DeviceError, error_line
 from syncnas_tvm.runtime.deadline import deadline
 from syncnas_tvm.runtime.inputs import Array, Arrays, checked_inputs, random_inputs
 from syncnas_tvm.runtime.profiler import measured_timeline
+from syncnas_tvm.runtime.timing import timed_in_calls
 from syncnas_tvm.runtime.tracker import request_device
 from syncnas_tvm.timeline import Timeline
 
@@ -75,14 +76,7 @@ class RemoteExecutable:
     ) -> list[float]:
         """Latencies in microseconds on the device's own clock; as :meth:`Executable.time`."""
         self._set_inputs(args, kwargs)
-        if warmup:
-            self._measure(warmup, 0.0)
-        latencies_us: list[float] = []
-        while len(latencies_us) < repeat:
-            latencies_us += self._measure(repeat - len(latencies_us), seconds or _CALL_S)
-            if seconds:
-                break
-        return latencies_us
+        return timed_in_calls(self._measure, repeat, warmup, seconds, _CALL_S)
 
     def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
         """The measured timeline of one run, both lanes, on the device's clock."""
