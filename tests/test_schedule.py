@@ -248,7 +248,8 @@ def test_tiles_fit_the_accumulators(width: int, blocks: int, accumulators: int) 
 
 
 @pytest.mark.parametrize(
-    ("channels", "out", "size"), [(160, 960, 7), (96, 576, 14), (24, 144, 28), (40, 240, 13)]
+    ("channels", "out", "size"),
+    [(160, 960, 7), (96, 576, 14), (24, 144, 28), (40, 240, 13), (12, 144, 112)],
 )
 def test_pointwise_on_neon(channels: int, out: int, size: int) -> None:
     """Compiled for a Cortex-A72, the loop multiplies and adds in one step and leaves the stack alone."""

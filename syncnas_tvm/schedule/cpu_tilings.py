@@ -19,6 +19,9 @@ WORKING_SET = 512 << 10
 ELEMENTWISE_PIXELS = (1, 2, 4, 7, 8)
 # Multiply-adds that are written out one by one; more of them outgrow the cache for code.
 MAX_UNROLLED = 512
+# Up to about so many LLVM writes out a whole reduction on its own. It then keeps the inputs of all steps
+# across the loop over channels, in more registers than there are.
+UNROLLED_BY_LLVM = 150
 
 
 def tilings(
@@ -45,8 +48,9 @@ def tilings(
 
 def _dense(sch: s_tir.Schedule, family: Family, accumulators: int) -> tuple[Tiling, ...]:
     block_count, _, width, _ = extents(sch, sch.get_loops(sch.get_sblock("out")))
-    own = Tiling(*tile_of(width, block_count, accumulators))
     window = extents(sch, sch.get_loops(sch.get_sblock("acc")))[4:]
+    least = UNROLLED_BY_LLVM // prod(window) + 1
+    own = Tiling(*tile_of(width, block_count, accumulators, least))
     found = {own: None}
     for (pixels, channels), first, unrolled in product(
         good_tiles(width, block_count, accumulators), (0, 1), range(3 if family == "stem" else 2)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from tvm import s_tir
 
 MAX_PIXELS = 14
 MAX_CHANNELS = 3
 
 
-def tile_of(width: int, channel_blocks: int, accumulators: int) -> tuple[int, int]:
-    """Pixels and channel vectors of a tile, ``accumulators`` vectors at most.
+def tile_of(width: int, channel_blocks: int, accumulators: int, least: int = 1) -> tuple[int, int]:
+    """Pixels and channel vectors of a tile, ``accumulators`` vectors at most, ``least`` if possible.
 
     Of the tiles that divide the map, the one that loads least for its multiply-adds: a step of the
     reduction loads an input per pixel and a weight per channel vector, and multiplies all pairs.
     """
     fitting = fitting_tiles(width, channel_blocks, accumulators, MAX_CHANNELS)
-    return max(fitting, key=lambda tile: (_per_load(tile), tile[0]))
+    large = [tile for tile in fitting if prod(tile) >= least]
+    return max(large or fitting, key=lambda tile: (_per_load(tile), tile[0]))
 
 
 def good_tiles(width: int, channel_blocks: int, accumulators: int) -> list[tuple[int, int]]:
