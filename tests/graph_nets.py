@@ -127,6 +127,17 @@ class Net:
         shortcut = x if shape_of(x) == shape_of(y) else self.conv(x, out, 1, stride, "downsample")
         return self.relu(self.emit(op.add(y, shortcut), "residual"))
 
+    def mlp(self, x: relax.Var, hidden: int) -> relax.Var:
+        """A transformer's dense layers on a map's pixels as tokens, [1, pixels, channels]."""
+        _, channels, height, width = (int(n) for n in x.ty.shape)
+        flat = op.reshape(x, (1, channels, height * width))
+        tokens = self.emit(op.permute_dims(flat, [0, 2, 1]), "tokens")
+        y = self.emit(op.matmul(tokens, self.weights(channels, hidden)), "up")
+        y = self.emit(op.nn.gelu(self.emit(op.add(y, self.weights(hidden)), "up_bias")), "gelu")
+        y = self.emit(op.matmul(y, self.weights(hidden, channels)), "down")
+        y = self.emit(op.add(y, self.weights(channels)), "down_bias")
+        return self.emit(op.add(tokens, y), "residual")
+
     def slice(self, x: relax.Var, begin: int, end: int) -> relax.Var:
         return self.emit(op.strided_slice(x, [1], [begin], [end]), "slice")
 

@@ -345,15 +345,7 @@ def test_parallel_channels_of_the_result_keep_their_order() -> None:
 def test_mlp_of_a_transformer() -> None:
     """The hidden features are cut; tokens and features of the trunk stay whole."""
 
-    def mlp(n: Net, x: relax.Var) -> relax.Var:
-        tokens = n.emit(op.permute_dims(op.reshape(x, (1, 24, 64)), [0, 2, 1]), "tokens")
-        y = n.emit(op.matmul(tokens, n.weights(24, 96)), "up")
-        y = n.emit(op.nn.gelu(n.emit(op.add(y, n.weights(96)), "up_bias")), "gelu")
-        y = n.emit(op.matmul(y, n.weights(96, 24)), "down")
-        y = n.emit(op.add(y, n.weights(24)), "down_bias")
-        return n.emit(op.add(tokens, y), "residual")
-
-    graph = one_region(mlp, channels=24, size=8)
+    graph = one_region(lambda n, x: n.mlp(x, 96), channels=24, size=8)
     work = ChannelSplit().work(graph, graph.region("r0"), Decision.of("r0", "", gpu_share=0.25))
     (phase,) = work.phases
     assert phase.output.kind == "sum"

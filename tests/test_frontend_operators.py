@@ -178,6 +178,8 @@ CASES: dict[str, tuple] = {
     "leaky relu": ([node("LeakyRelu", "x", alpha=0.2)], IMAGE, [], 17),
     "prelu": ([node("PRelu", "x s")], IMAGE, [weight("s", 4, 1, 1)], 17),
     "elu": ([node("Elu", "x")], IMAGE, [], 17),
+    "gather": ([node("Gather", "x i", axis=1)], IMAGE, [const("i", [-1, 0, 2], "int64")], 17),
+    "gather one": ([node("Gather", "x i", axis=-1)], IMAGE, [const("i", -2, "int64")], 17),
     "gelu": ([node("Gelu", "x")], IMAGE, [], 20),
     "softplus": ([node("Softplus", "x")], IMAGE, [], 17),
     "mish": ([node("Mish", "x")], IMAGE, [], 18),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import graph_nets
 import numpy as np
 import pytest
+import torch
 import tvm
 from assembly import assembly, hottest_loop
 from graph_nets import Net, graph_of
@@ -122,6 +123,7 @@ KERNELS: dict[str, tuple[Body, dict[str, int]]] = {
     "partial residual": (lambda n, x: n.rexnet(x, 30, 19), {"channels": 11, "size": 8}),
     "shuffle": (shuffle, {"channels": 9, "size": 5}),
     "classifier": (lambda n, x: n.head(x, 37, 11), {"channels": 15, "size": 5}),
+    "tokens": (lambda n, x: n.mlp(x, 96), {"channels": 48, "size": 7}),
     "two images": (lambda n, x: n.mbconv(x, 24, 12), {"channels": 12, "size": 6, "batch": 2}),
     "resnet": (lambda n, x: n.basic(x, 14, 2), {"channels": 10, "size": 9}),
 }
@@ -182,6 +184,7 @@ def test_means_of_flat_maps_are_accurate(lane: str) -> None:
         ("grouped", [None]),
         ("padded channels", ["elementwise", "elementwise", "dense"]),
         ("classifier", ["dense", "reduce", "matmul"]),
+        ("tokens", [None, "tokens", "tokens"]),
         ("two images", [None, None, None]),
         ("average pooling", [None]),
     ],
@@ -329,6 +332,18 @@ def test_conversions_are_inverse(channels: int) -> None:
     np.testing.assert_array_equal(again.numpy(), array)
 
 
+def test_tiles_of_tokens_leave_a_part() -> None:
+    """49 rows are eight tiles of six and a row; both parts keep their sums in registers."""
+    body, net = KERNELS["tokens"]
+    graph = graph_of(body, **net)
+    (_, up, _) = groups_of(graph.function(graph.names[0]), "cpu")
+    definition = define(up, Machine(8, 4, vectorised_exp=True, tokens=6))
+    rows = [int(function.params[-1].ty.shape[1]) for function in definition.functions]
+    spaces = PackedSchedules(8, 16, 8).spaces(definition, "cpu")
+    assert rows == [49, 49], "each writes into the whole output"
+    assert [space.tilings[0].pixels for space in spaces] == [6, 1]
+
+
 # exp that vectorises.
 
 
@@ -340,7 +355,7 @@ def test_fast_exp_and_sigmoid() -> None:
     a = te.placeholder(x.shape, "float32", name="a")
     for function, exact in (
         (fast_math.exp, lambda v: np.exp(np.clip(v, -87, 87))),
-        (fast_math.sigmoid, lambda v: 1 / (1 + np.exp(-np.clip(v, -87, 87)))),
+        (fast_math.CURVES["sigmoid"], lambda v: 1 / (1 + np.exp(-np.clip(v, -87, 87)))),
     ):
         b = te.compute(
             x.shape,
@@ -352,3 +367,22 @@ def test_fast_exp_and_sigmoid() -> None:
         built(tvm.runtime.tensor(x), out)
         expected = exact(x.astype("float64"))
         np.testing.assert_allclose(out.numpy(), expected, rtol=5e-7, atol=1e-37)
+
+
+def test_fast_curves() -> None:
+    """Activations' absolute errors: what they are multiplied with is of their size at most."""
+    x = np.linspace(-10, 10, 4001, dtype="float32")
+    a = te.placeholder(x.shape, "float32", name="a")
+    exact = {
+        "erf": torch.erf,
+        "tanh": torch.tanh,
+        "nn.gelu": torch.nn.functional.gelu,
+        "nn.silu": torch.nn.functional.silu,
+    }
+    for name, function in exact.items():
+        ours = fast_math.CURVES[name]
+        b = te.compute(x.shape, lambda i: ours(a[i]), name="b")  # noqa: B023
+        out = tvm.runtime.empty(x.shape)
+        tvm.compile(te.create_prim_func([a, b]), "llvm")(tvm.runtime.tensor(x), out)
+        expected = function(torch.from_numpy(x.astype("float64"))).numpy()
+        np.testing.assert_allclose(out.numpy(), expected, rtol=0, atol=2e-6, err_msg=name)

@@ -126,6 +126,22 @@ def _first(bb: relax.BlockBuilder, inputs: Inputs, attrs: dict[str, Any], name: 
     return inputs[0]
 
 
+def _gather(bb: relax.BlockBuilder, inputs: Inputs, attrs: dict[str, Any], name: str) -> relax.Expr:
+    """Negative indices count from the end."""
+    data = inputs[0]
+    shape = static_shape(data, attrs)
+    axis = int(attrs.get("axis", 0)) % len(shape)
+    indices = constant(inputs[1])
+    if indices is None:
+        return relax.op.take(data, inputs[1], axis, mode="wrap")
+    if indices.size and not -shape[axis] <= indices.min() <= indices.max() < shape[axis]:
+        raise ModelError(
+            f"node '{node_of(attrs)}' (Gather) takes indices {indices.min()} to {indices.max()} of "
+            f"a dimension of {shape[axis]}: export the model again"
+        )
+    return relax.op.take(data, const(indices % shape[axis], "int64"), axis)
+
+
 def _hard_sigmoid(
     bb: relax.BlockBuilder, inputs: Inputs, attrs: dict[str, Any], name: str
 ) -> relax.Expr:
@@ -146,6 +162,7 @@ CONVERTERS: dict[str, Converter] = {
     **WINDOW_CONVERTERS,
     "Clip": _clip,
     "Dropout": _first,
+    "Gather": _gather,
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,

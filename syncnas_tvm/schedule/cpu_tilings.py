@@ -10,7 +10,7 @@ from tvm import s_tir
 
 from syncnas_tvm.schedule.blocks import extents, largest_divisor
 from syncnas_tvm.schedule.packed_definition import Family
-from syncnas_tvm.schedule.packed_tile import good_tiles, tile_of
+from syncnas_tvm.schedule.packed_tile import good_tiles, tile_of, token_tilings
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.winograd import TILE
 
@@ -39,6 +39,9 @@ def tilings(
     if family == "matmul":
         columns = extents(sch, sch.get_loops(sch.get_sblock("acc")))[2]
         return tuple(Tiling(channels=c) for c in range(columns, 0, -1) if columns % c == 0)
+    if family == "tokens":
+        rows, _, columns = extents(sch, sch.get_loops(sch.get_sblock("acc")))[:3]
+        return tuple(token_tilings(rows, columns, accumulators))
     if family == "winograd":
         return _winograd(sch, accumulators, threads)
     if family in ("dense", "stem"):

@@ -1,9 +1,12 @@
-"""exp and sigmoid that vectorise: the C library's exp is called once per element."""
+"""An exp that vectorises, and what is made of it: the C library's is called once per element."""
 
 from __future__ import annotations
 
 from tvm import tirx
 from tvm.ir import Expr
+
+from syncnas_tvm.schedule.elementwise import const as _const
+from syncnas_tvm.schedule.elementwise import curves
 
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts (S. Moshier, Cephes): n times the first is exact, so that x - n ln 2 is.
@@ -20,10 +23,6 @@ _POLYNOMIAL = (
 )
 
 
-def _const(value: float) -> Expr:
-    return tirx.const(value, "float32")
-
-
 def exp(x: Expr) -> Expr:
     """e to the power of a float32, relative error below 4e-7; saturates outside of +-87."""
     x = tirx.max(tirx.min(x, _const(87.0)), _const(-87.0))
@@ -37,6 +36,4 @@ def exp(x: Expr) -> Expr:
     return tirx.reinterpret("float32", tirx.reinterpret("int32", y) + exponent)
 
 
-def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x)) of a float32."""
-    return _const(1.0) / (_const(1.0) + exp(_const(0.0) - x))
+CURVES = curves(exp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 from tvm import s_tir
@@ -9,7 +10,7 @@ from tvm import s_tir
 from syncnas_tvm.schedule.blocks import extents
 from syncnas_tvm.schedule.opencl_grid import WORK_GROUP, work_group
 from syncnas_tvm.schedule.packed_definition import Family
-from syncnas_tvm.schedule.packed_tile import good_tiles, tile_of
+from syncnas_tvm.schedule.packed_tile import good_tiles, tile_of, token_tilings
 from syncnas_tvm.schedule.tiling import Tiling
 
 WORK_GROUPS = (WORK_GROUP, 16, 32, 128, 256)
@@ -33,6 +34,8 @@ def tilings(
         return tuple(Tiling(items=items) for items in _distinct(shape, limits))
     if family == "matmul":
         return _matmul(sch, limits)
+    if family == "tokens":
+        return _tokens(sch, accumulators, limits)
     return _tiled(sch, family, accumulators, limits)
 
 
@@ -43,6 +46,15 @@ def _matmul(sch: s_tir.Schedule, limits: list[int]) -> tuple[Tiling, ...]:
         shape = [rows, groups, columns // channels]
         found += [Tiling(channels=channels, items=n) for n in _distinct(shape, limits)]
     return tuple(found)
+
+
+def _tokens(sch: s_tir.Schedule, accumulators: int, limits: list[int]) -> tuple[Tiling, ...]:
+    rows, groups, columns = extents(sch, sch.get_loops(sch.get_sblock("acc")))[:3]
+    return tuple(
+        replace(tiling, items=items)
+        for tiling in token_tilings(rows, columns, accumulators)
+        for items in _distinct([groups, rows // tiling.pixels], limits)
+    )
 
 
 def _tiled(

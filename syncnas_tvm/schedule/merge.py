@@ -10,15 +10,15 @@ from tvm.ir import Range
 from syncnas_tvm.work import Shape
 
 
-def redirect(function: tirx.PrimFunc, shape: Shape, first: int) -> tirx.PrimFunc:
-    """``function`` writing its output into one of ``shape``, from ``first`` of dimension 0 on.
+def redirect(function: tirx.PrimFunc, shape: Shape, axis: int, first: int) -> tirx.PrimFunc:
+    """``function`` writing its output into one of ``shape``, from ``first`` of dimension ``axis`` on.
 
     The function is as TE made it: its last nest of loops is the block that writes the output.
     """
     output = tirx.decl_buffer(shape, function.params[-1].ty.dtype, "output")
     root = function.body.block
     nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
-    nests[-1] = _redirect_nest(nests[-1], output, first)
+    nests[-1] = _redirect_nest(nests[-1], output, axis, first)
     block = s_tir.SBlock(
         [], [], [], "root", tirx.SeqStmt(nests) if len(nests) > 1 else nests[0],
         alloc_buffers=root.alloc_buffers,
@@ -27,12 +27,13 @@ def redirect(function: tirx.PrimFunc, shape: Shape, first: int) -> tirx.PrimFunc
     return tirx.PrimFunc([*function.params[:-1], output], body, attrs=function.attrs)
 
 
-def _redirect_nest(stmt: tirx.Stmt, output: tirx.Var, first: int) -> tirx.Stmt:
+def _redirect_nest(stmt: tirx.Stmt, output: tirx.Var, axis: int, first: int) -> tirx.Stmt:
     if isinstance(stmt, tirx.For):
-        body = _redirect_nest(stmt.body, output, first)
+        body = _redirect_nest(stmt.body, output, axis, first)
         return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body)
     old, store = stmt.block, stmt.block.body
-    index = [store.indices[0] + first, *store.indices[1:]]
+    index = list(store.indices)
+    index[axis] += first
     region = tirx.BufferRegion(output, [Range.from_min_extent(i, 1) for i in index])
     block = s_tir.SBlock(
         old.iter_vars, old.reads, [region], old.name_hint,

@@ -8,6 +8,7 @@ schedules look up by name.
 from __future__ import annotations
 
 from tvm import te
+from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node
 from syncnas_tvm.graph.fusion import ELEMENTWISE, Group
@@ -39,13 +40,14 @@ class _Definer(Convolutions, Maps):
         shape = packed_shape(last.shape, self._vector) if packed else last.shape
         try:
             family = self._head(head)
-            outs = [self._output(part, shape) for part in self._parts or [Part(0, shape[0])]]
+            whole = [Part(0, shape[self._divided])]
+            outs = [self._output(part, shape) for part in self._parts or whole]
         except Unsupported:
             return None
         functions = [te.create_prim_func([*self._tensors, out]) for out in outs]
         if len(functions) > 1:
             functions = [
-                redirect(function, shape, part.first)
+                redirect(function, shape, self._divided, part.first)
                 for function, part in zip(functions, self._parts, strict=True)
             ]
         return Definition(family, tuple(self._operands), tuple(functions), packed)
@@ -57,12 +59,14 @@ class _Definer(Convolutions, Maps):
             self._values[nodes[0].var] = part.value
         for node in nodes[0 if nodes[0].op in ELEMENTWISE else 1 :]:
             self._values[node.var] = self._elementwise(node)
-        result, first = self._values[nodes[-1].var], part.first
-        return te.compute(
-            (part.last - first, *shape[1:]),
-            lambda o, *rest: result((o + first if first else o, *rest)).astype(self._machine.dtype),
-            name="out",
-        )
+        result, first, at = self._values[nodes[-1].var], part.first, self._divided
+        own = (*shape[:at], part.last - first, *shape[at + 1 :])
+
+        def value(*index: Expr) -> Expr:
+            moved = index[at] + first if first else index[at]
+            return result((*index[:at], moved, *index[at + 1 :])).astype(self._machine.dtype)
+
+        return te.compute(own, value, name="out")
 
     def _head(self, head: Node) -> Family:
         if head.op == "nn.conv2d":

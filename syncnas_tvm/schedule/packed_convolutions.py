@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from math import prod
 
 import numpy as np
 from tvm import te
@@ -11,6 +13,7 @@ from tvm import te
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.lane_types import HALF
 from syncnas_tvm.schedule import convolutions, winograd
+from syncnas_tvm.schedule.blocks import largest_divisor
 from syncnas_tvm.schedule.convolutions import wide
 from syncnas_tvm.schedule.half_sums import dense_in_parts
 from syncnas_tvm.schedule.layout import (
@@ -55,7 +58,11 @@ class Convolutions(Operands):
     def _matmul(self, node: Node) -> Family:
         """Rows times a constant matrix: ``columns`` vectors of outputs have their weights together."""
         data, weight = node.operands
-        if not is_constant(weight) or node.dtype != "float32" or len(node.shape) != 2:
+        if not is_constant(weight) or node.dtype != "float32" or len(shape_of(weight)) != 2:
+            raise Unsupported
+        if prod(node.shape[:-1]) == node.shape[-2] > 1 and node.shape[-1] % self._vector == 0:
+            return self._tokens(node)
+        if len(node.shape) != 2:
             raise Unsupported
         (rows, depth), v = shape_of(data), self._vector
         columns = min(self._machine.columns, blocks(node.shape[1], v))
@@ -73,6 +80,41 @@ class Convolutions(Operands):
             i[0], i[1] // (columns * v), i[1] // v % columns, i[1] % v
         ]
         return "matmul"
+
+    def _tokens(self, node: Node) -> Family:
+        """Several rows times a constant matrix, in tiles of rows and vectors; what is left of the
+        rows is a part of its own.
+        """
+        data, weight = node.operands
+        *ones, rows, depth = shape_of(data)
+        v, vectors, tile = self._vector, node.shape[-1] // self._vector, self._machine.tokens
+        columns = largest_divisor(vectors, max(1, self._machine.columns // 2))
+        groups = vectors // columns
+        a = self._placeholder(data, shape_of(data), False)
+        packing = partial(pack_matrix, array_of(weight), columns, v)
+        w = self._placeholder(weight, (groups, depth, columns, v), False, packing)
+
+        def part(first: int, last: int) -> Part:
+            k = te.reduce_axis((0, depth), "k")
+            acc = te.compute(
+                (last - first, groups, columns, v),
+                lambda m, g, j, c: te.sum(
+                    wide(a[(*(0 for _ in ones), m + first, k)]) * wide(w[g, k, j, c]), axis=[k]
+                ),
+                name="acc",
+            )
+            return Part(
+                first,
+                last,
+                lambda i: acc[
+                    i[-2] - first, i[-1] // (columns * v), i[-1] // v % columns, i[-1] % v
+                ],
+            )
+
+        self._divided = len(ones)
+        cuts = sorted({0, rows // tile * tile, rows})
+        self._parts = [part(*cut) for cut in pairwise(cuts)]
+        return "tokens"
 
     def _convolution(self, node: Node) -> Family:
         data, weight = node.operands

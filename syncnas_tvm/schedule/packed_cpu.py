@@ -24,6 +24,8 @@ def apply(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
         _reduce(sch)
     elif family == "matmul":
         _matmul(sch, tiling)
+    elif family == "tokens":
+        _tokens(sch, tiling)
     elif family == "winograd":
         _winograd(sch, tiling)
     else:
@@ -81,6 +83,17 @@ def _matmul(sch: s_tir.Schedule, tiling: Tiling) -> None:
     row, n = sch.get_loops(out)
     _outer, lane = sch.split(n, [None, largest_divisor(int(sch.get(n).extent), 16)])
     sch.vectorize(lane)
+
+
+def _tokens(sch: s_tir.Schedule, tiling: Tiling) -> None:
+    """A group's weights stay in the cache while the rows pass by; a tile's sums are in registers."""
+    acc = sch.get_sblock("acc")
+    group, row = packed_tile.token_tile(sch, tiling)
+    sch.parallel(group)
+    sch.compute_at(acc, row, preserve_unit_loops=True)
+    outside = len(sch.get_loops(acc)) - 5
+    packed_tile.add_up(sch, acc, outside)
+    sch.set_scope(acc, 0, "local")
 
 
 def _winograd(sch: s_tir.Schedule, tiling: Tiling) -> None:

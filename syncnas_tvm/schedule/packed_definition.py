@@ -23,7 +23,7 @@ from syncnas_tvm.schedule.layout import (
 from syncnas_tvm.work import Shape
 
 Family = Literal[
-    "dense", "winograd", "stem", "depthwise", "reduce", "pool", "elementwise", "matmul"
+    "dense", "winograd", "stem", "depthwise", "reduce", "pool", "elementwise", "matmul", "tokens"
 ]
 Index = tuple[Expr, ...]
 Value = Callable[[Index], Expr]
@@ -34,7 +34,8 @@ Pair = tuple[int, int]
 @dataclass(frozen=True)
 class Machine:
     """What a definition has to know of the lane: ``vector`` floats are a packed group of channels,
-    ``columns`` vectors of a dense layer's outputs are computed together.
+    ``columns`` vectors of a dense layer's outputs are computed together, ``tokens`` rows by half as
+    many vectors where it has several rows.
 
     ``vectorised_exp`` chooses a polynomial over the target's own ``exp``; ``winograd`` allows that
     algorithm. ``dtype`` is the type of the lane's floats in memory, ``sums`` that of
@@ -44,6 +45,7 @@ class Machine:
     vector: int
     columns: int
     vectorised_exp: bool
+    tokens: int = 4
     winograd: bool = False
     dtype: str = "float32"
     sums: str = "float32"
@@ -62,7 +64,8 @@ class Operand:
 class Definition:
     """A kernel's functions of its operands and its output, which is ``packed`` or as it is.
 
-    There are several where the weight has structural zeros: each writes a part of the output.
+    There are several where the weight has structural zeros, or where tiles do not divide the rows of
+    a dense layer: each writes a part of the output.
     """
 
     family: Family
@@ -77,7 +80,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """A main operator's output from ``first`` to ``last`` of its first dimension."""
+    """A main operator's output from ``first`` to ``last`` of the dimension that is divided."""
 
     first: int
     last: int
@@ -95,6 +98,7 @@ class Operands:
         self._tensors: list[te.Tensor] = []
         self._values: dict[relax.Expr, Value] = {}
         self._parts: list[Part] = []
+        self._divided = 0  # the output's dimension that the parts divide
 
     def _placeholder(
         self, operand: relax.Expr, shape: Shape, packed: bool, pack: Pack | None = None
@@ -126,7 +130,7 @@ class Operands:
         if is_constant(operand) and all(n == 1 for n in own):
             value = tirx.const(float(array_of(operand).reshape(())), "float32")
             return lambda index: value
-        if len(shape) == 2:
+        if len(shape) != 4:
             return self._plain_operand(operand, shape)
         aligned = (1,) * (4 - len(own)) + own
         if len(own) > 4 or aligned[:2] != shape[:2] or aligned[2:] not in (shape[2:], (1, 1)):
@@ -144,15 +148,15 @@ class Operands:
         return value
 
     def _plain_operand(self, operand: relax.Expr, shape: Shape) -> Value:
-        own = (1,) * (2 - len(shape_of(operand))) + shape_of(operand)
-        if len(own) > 2 or any(n not in (1, s) for n, s in zip(own, shape, strict=True)):
+        rank = len(shape_of(operand))
+        own = (1,) * (len(shape) - rank) + shape_of(operand)
+        if len(own) > len(shape) or any(n not in (1, s) for n, s in zip(own, shape, strict=True)):
             raise Unsupported
         tensor = self._placeholder(operand, shape_of(operand), False, partial(array_of, operand))
-        rank = len(shape_of(operand))
 
         def value(index: Index) -> Expr:
             read = [i if n > 1 else 0 for i, n in zip(index, own, strict=True)]
-            return wide(tensor[tuple(read[2 - rank :])])
+            return wide(tensor[tuple(read[len(own) - rank :])])
 
         self._values[operand] = value
         return value
@@ -166,12 +170,8 @@ class Operands:
             low, high = (float(bound.value) for bound in node.expr.args[1:])
             bounds = tirx.const(low, "float32"), tirx.const(high, "float32")
             return lambda i: tirx.max(tirx.min(operands[0](i), bounds[1]), bounds[0])
-        if node.op in ("sigmoid", "nn.silu"):
-            curve = fast_math.sigmoid if self._machine.vectorised_exp else elementwise.sigmoid
-            if node.op == "sigmoid":
-                return lambda i: curve(operands[0](i))
-            return lambda i: operands[0](i) * curve(operands[0](i))
-        function = elementwise.FUNCTIONS[node.op]
+        fast = fast_math.CURVES if self._machine.vectorised_exp else {}
+        function = fast.get(node.op, elementwise.FUNCTIONS[node.op])
         return lambda i: function(*(operand(i) for operand in operands))
 
 

@@ -7,7 +7,7 @@ from tvm import s_tir, tirx
 from syncnas_tvm.schedule.blocks import sum_rows
 from syncnas_tvm.schedule.opencl_grid import WORK_GROUP, bind_flat, bind_grid
 from syncnas_tvm.schedule.packed_definition import Family
-from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block
+from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block, token_tile
 from syncnas_tvm.schedule.tiling import Tiling
 
 SMALL_WINDOW = 3
@@ -25,6 +25,8 @@ def apply(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
         _reduce(sch, tiling)
     elif family == "matmul":
         _matmul(sch, tiling)
+    elif family == "tokens":
+        _tokens(sch, tiling)
     else:
         _tiled(sch, family, tiling)
 
@@ -61,6 +63,16 @@ def _matmul(sch: s_tir.Schedule, tiling: Tiling) -> None:
     sch.compute_at(acc, item, preserve_unit_loops=True)
     add_up(sch, acc, outside=2 * len(grid))
     bind_flat(sch, sch.fuse(*sch.get_loops(out)), min(WORK_GROUP, tiling.items))
+
+
+def _tokens(sch: s_tir.Schedule, tiling: Tiling) -> None:
+    """A work item computes a tile of rows by vectors."""
+    acc = sch.get_sblock("acc")
+    grid = token_tile(sch, tiling)
+    item = bind_grid(sch, grid, tiling.items)
+    sch.compute_at(acc, item, preserve_unit_loops=True)
+    add_up(sch, acc, outside=len(sch.get_loops(acc)) - 5)
+    sch.set_scope(acc, 0, "local")
 
 
 def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:

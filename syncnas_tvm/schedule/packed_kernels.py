@@ -79,13 +79,15 @@ class PackedSchedules:
 
     def machine(self, lane: Lane) -> Machine:
         """What a definition has to know of ``lane``."""
-        columns = self.registers // 4 if lane == "cpu" else max(1, self.accumulators // 3)
         on_cpu = lane == "cpu"
+        columns = self.registers // 4 if on_cpu else max(1, self.accumulators // 3)
+        sums_in_registers = self.cpu_accumulators if on_cpu else self.accumulators
+        tokens = max(1, sums_in_registers // max(1, columns // 2))
         dtype = self.types.of(lane)
         # In halves, Winograd's sums and differences would lose what they cancel.
         # OpenCL computes in float32 whatever it reads; the CPU's halves are for speed, too.
         sums = dtype if on_cpu else "float32"
-        return Machine(self.vector, columns, on_cpu, on_cpu and dtype != HALF, dtype, sums)
+        return Machine(self.vector, columns, on_cpu, tokens, on_cpu and dtype != HALF, dtype, sums)
 
     def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
         """The definition's functions, scheduled for ``lane``, as one."""

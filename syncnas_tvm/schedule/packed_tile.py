@@ -6,6 +6,8 @@ from math import prod
 
 from tvm import s_tir
 
+from syncnas_tvm.schedule.tiling import Tiling
+
 MAX_PIXELS = 14
 MAX_CHANNELS = 3
 
@@ -93,6 +95,25 @@ def set_to_zero(
     sch.vectorize(vector)
     for loop in tile:
         sch.unroll(loop)
+
+
+def token_tilings(rows: int, columns: int, accumulators: int) -> list[Tiling]:
+    """Tiles of a dense layer with several rows, all ``columns`` vectors of a group; most rows first."""
+    most = max(1, min(rows, accumulators // columns))
+    return [Tiling(pixels=p, channels=columns) for p in range(most, 0, -1) if rows % p == 0]
+
+
+def token_tile(sch: s_tir.Schedule, tiling: Tiling) -> list[s_tir.schedule.LoopRV]:
+    """Unroll the tiles of a dense layer's output; returns the loops over tiles, channels first."""
+    lanes = int(sch.get(sch.get_loops(sch.get_sblock("acc"))[3]).extent)
+    *_, row, n = sch.get_loops(sch.get_sblock("out"))
+    row, row_in = sch.split(row, [None, tiling.pixels])
+    group, column, lane = sch.split(n, [None, tiling.channels, lanes])
+    sch.reorder(group, row, row_in, column, lane)
+    sch.unroll(row_in)
+    sch.unroll(column)
+    sch.vectorize(lane)
+    return [group, row]
 
 
 def pad_block(sch: s_tir.Schedule) -> s_tir.schedule.SBlockRV | None:
