@@ -21,6 +21,7 @@ const char* MemoryName(MemoryKind kind);
 
 // The most that the device promises: fine-grained buffers among its CL_DEVICE_SVM_CAPABILITIES, or
 // CL_DEVICE_HOST_UNIFIED_MEMORY (mapping works everywhere, but moves data through a bus elsewhere).
+// Coarse-grained buffers count for nothing: they have to be mapped around every access too.
 MemoryKind OfferedMemory(cl_device_id device);
 
 // What OfferedMemory says, unless SYNCNAS_OPENCL_MEMORY names one of the kinds. Throws where it names

@@ -14,11 +14,9 @@
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
 
-#include <cstdlib>
-#include <new>
-
 #include "copies.h"
 #include "device.h"
+#include "host_memory.h"
 
 namespace syncnas::opencl {
 
@@ -26,21 +24,9 @@ namespace {
 
 namespace ffi = tvm::ffi;
 
-// What the CPU's kernels take for granted: their vector loads are aligned ones.
-constexpr size_t kAlignment = 64;
-
 size_t Bytes(const ffi::Tensor& tensor) {
   return ffi::GetDataSize(tensor.numel(), tensor.dtype());
 }
-
-struct HostMemory {
-  void AllocData(DLTensor* tensor) {
-    const size_t bytes = (ffi::GetDataSize(*tensor) + kAlignment) / kAlignment * kAlignment;
-    tensor->data = std::aligned_alloc(kAlignment, bytes);
-    if (tensor->data == nullptr) throw std::bad_alloc();
-  }
-  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
-};
 
 struct DeviceMemory {
   void AllocData(DLTensor* tensor, Device& device, Stream& stream) {
@@ -55,8 +41,7 @@ struct DeviceMemory {
 
 ffi::Tensor ToHost(const ffi::Tensor& source) {
   auto* buffer = static_cast<Buffer*>(source.data_ptr());
-  ffi::Tensor target =
-      ffi::Tensor::FromNDAlloc(HostMemory(), source.shape(), source.dtype(), DLDevice{kDLCPU, 0});
+  ffi::Tensor target = MakeHostTensor(source.shape(), source.dtype());
   Read(buffer, source.byte_offset(), target.data_ptr(), Bytes(source),
        buffer->device.CurrentStream());
   return target;

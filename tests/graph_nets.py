@@ -20,6 +20,7 @@ from syncnas_tvm.graph.calls import LANE_ATTR, calls_of
 from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params
 from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.lowering import build
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.lift_gpu_weights import WEIGHTS_FUNCTION
@@ -249,11 +250,15 @@ def run_on_llvm(mod: tvm.IRModule, target: Target, inputs: Arrays) -> Arrays:
 
 
 def run_compiled(
-    mod: tvm.IRModule, target: Target, inputs: Arrays, records: Records | None = None
+    mod: tvm.IRModule,
+    target: Target,
+    inputs: Arrays,
+    records: Records | None = None,
+    types: LaneTypes = FLOAT32,
 ) -> Arrays:
     """Compile an applied module for ``target``, with tuning records if any, and run it here."""
     uses_gpu = any(str((f.attrs or {}).get(LANE_ATTR)) == "gpu" for _, f in mod.functions_items())
-    executable = build(mod, target, records=records)
+    executable = build(mod, target, types, records)
     devices = [tvm.cpu(0), *([gpu_device()] if uses_gpu else [])]
     vm = relax.VirtualMachine(executable, devices)
     weights = list(vm[WEIGHTS_FUNCTION]()) if uses_gpu else []

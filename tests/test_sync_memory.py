@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from ctypes.util import find_library
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,40 @@ def test_a_kind_of_memory_that_there_is_not() -> None:
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if "SYNCNAS_OPENCL_MEMORY" in line]
     assert "is 'Mapped'; take 'shared', 'mapped' or 'copied', or unset it" in line
+
+
+COARSE_DRIVER = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <stddef.h>
+
+    int clGetDeviceInfo(void* device, unsigned what, size_t size, void* value, size_t* used) {
+      enum { SVM_CAPABILITIES = 0x1053, COARSE_GRAIN_BUFFER = 1 };
+      if (what == SVM_CAPABILITIES && size == sizeof(long)) {
+        *(long*)value = COARSE_GRAIN_BUFFER;
+        return 0;
+      }
+      int (*driver)(void*, unsigned, size_t, void*, size_t*) = dlsym(RTLD_NEXT, "clGetDeviceInfo");
+      return driver(device, what, size, value, used);
+    }
+"""
+
+
+@pytest.mark.skipif(not find_library("OpenCL"), reason="no OpenCL library to put a driver before")
+def test_coarse_grained_shared_memory_is_mapped(network: tuple[Path, Path], tmp_path: Path) -> None:
+    """It would have to be mapped for each sync too: no more than any buffer promises."""
+    (tmp_path / "driver.c").write_text(COARSE_DRIVER)
+    driver = tmp_path / "driver.so"
+    link = ["-Wl,--no-as-needed", f"-l:{find_library('OpenCL')}"]
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-o", driver, tmp_path / "driver.c", *link], check=True
+    )
+    done = run(RUN_NETWORK, *network, RUNS, SYNCNAS_OPENCL_LIBRARY=str(driver))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[0] == "mapped"
+    code = "import tvm; tvm.runtime.empty((1,), 'float32', tvm.opencl(0))"
+    forced = run(code, SYNCNAS_OPENCL_LIBRARY=str(driver), SYNCNAS_OPENCL_MEMORY="shared")
+    assert "has no fine-grained shared virtual memory" in forced.stderr
 
 
 # Every kind

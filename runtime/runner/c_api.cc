@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../include/syncnas/c_api.h"
 
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/dtype.h>
 #include <tvm/ffi/error.h>
 
 #include <algorithm>
 #include <exception>
 #include <string>
 
-#include "host_tensor.h"
 #include "runner.h"
 
 struct SyncnasModel {
@@ -47,8 +48,11 @@ Result Guarded(Result otherwise, const Work& work) {
 int Describe(const std::vector<TensorSpec>& specs, size_t index, SyncnasTensor* tensor) {
   return Guarded(1, [&] {
     const TensorSpec& spec = specs.at(index);
-    *tensor = {spec.name.c_str(), spec.dtype.c_str(), spec.shape.data(), spec.shape.size(),
-               syncnas::runner::SpecBytes(spec)};
+    size_t items = 1;
+    for (int64_t extent : spec.shape) items *= static_cast<size_t>(extent);
+    const size_t bytes =
+        tvm::ffi::GetDataSize(items, tvm::ffi::StringToDLDataType(spec.dtype));
+    *tensor = {spec.name.c_str(), spec.dtype.c_str(), spec.shape.data(), spec.shape.size(), bytes};
     return 0;
   });
 }

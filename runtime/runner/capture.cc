@@ -10,8 +10,6 @@
 #include <unordered_map>
 #include <utility>
 
-#include "host_tensor.h"
-
 namespace syncnas::runner {
 
 namespace {
@@ -47,7 +45,7 @@ class Capturing {
     value.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
     if (memory < 0) {
       memory = static_cast<int>(steps_.memories.size());
-      steps_.memories.emplace_back().bytes = TensorBytes(tensor);
+      steps_.memories.emplace_back().bytes = ffi::GetDataSize(tensor);
     }
     Memory& home = steps_.memories[memory];
     (value.on_device ? home.device : home.host) = true;

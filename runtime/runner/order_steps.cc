@@ -22,7 +22,7 @@ int KnownDone(const Steps& steps, int i) {
 }
 
 // By memory: the first step at which something else may be kept there.
-std::vector<int> FreeFrom(const Steps& steps) {
+std::vector<int> FreeFrom(const Steps& steps, bool mapped) {
   std::vector<int> free_from(steps.memories.size(), 0);
   for (int i = 0; i < Count(steps); ++i) {
     const Step& step = steps.steps[i];
@@ -31,7 +31,8 @@ std::vector<int> FreeFrom(const Steps& steps) {
       const int id = steps.values[operand.value].memory;
       const Memory& memory = steps.memories[id];
       // The queue keeps its own order; only the host has to know that it is done.
-      const int from = step.queued() && memory.host ? KnownDone(steps, i) : i + 1;
+      const bool by_host = memory.host || (mapped && step.kind == StepKind::kRead);
+      const int from = step.queued() && by_host ? KnownDone(steps, i) : i + 1;
       free_from[id] = std::max(free_from[id], from);
     }
   }
@@ -43,13 +44,19 @@ std::vector<int> FreeFrom(const Steps& steps) {
 
 class Scan {
  public:
-  explicit Scan(const Steps& steps) : steps_(steps), free_from_(FreeFrom(steps)) {
+  Scan(const Steps& steps, bool mapped)
+      : steps_(steps), mapped_(mapped), free_from_(FreeFrom(steps, mapped)) {
     plan_.slot_of.assign(steps.memories.size(), -1);
   }
 
   MemoryPlan Run() {
     // An input may be written at any time between runs.
     for (int value : steps_.inputs) Add(steps_.values[value].memory, kNever);
+    // What a write fills is mapped when a run begins: no kernel may use it for something else before.
+    for (const Step& step : steps_.steps) {
+      if (!mapped_ || step.kind != StepKind::kWrite) continue;
+      Add(steps_.values[step.operands[1].value].memory, kNever);
+    }
     for (int i = 0; i < Count(steps_); ++i) {
       for (const Operand& operand : steps_.steps[i].operands) {
         if (operand.value < 0) continue;
@@ -90,6 +97,7 @@ class Scan {
   }
 
   const Steps& steps_;
+  const bool mapped_;
   const std::vector<int> free_from_;
   MemoryPlan plan_;
   std::vector<int> until_;  // by slot: taken before that step
@@ -123,6 +131,6 @@ void PlaceWaits(Steps& steps) {
   }
 }
 
-MemoryPlan PlanMemory(const Steps& steps) { return Scan(steps).Run(); }
+MemoryPlan PlanMemory(const Steps& steps, bool mapped) { return Scan(steps, mapped).Run(); }
 
 }  // namespace syncnas::runner

@@ -20,7 +20,8 @@ struct MemoryPlan {
 };
 
 // Linear scan: a memory gets the smallest free slot of its kind that is large enough, else the
-// largest free one grows. `steps` have their waits.
-MemoryPlan PlanMemory(const Steps& steps);
+// largest free one grows. `steps` have their waits. With `mapped`, the host keeps buffers mapped
+// (transfers.h): what it reads until it has waited for that, what it writes from run to run.
+MemoryPlan PlanMemory(const Steps& steps, bool mapped);
 
 }  // namespace syncnas::runner

@@ -19,11 +19,13 @@
 #include <string>
 #include <vector>
 
+#include "../memory_kind.h"
 #include "../stream.h"
 #include "manifest.h"
 #include "recorder.h"
 #include "slot_memory.h"
 #include "steps.h"
+#include "transfers.h"
 
 namespace syncnas::runner {
 
@@ -44,10 +46,12 @@ class Replay {
  private:
   struct Call;
 
+  Replay(const std::string& folder, const Manifest& manifest, opencl::MemoryKind kind);
   void Prepare();
+  void AddTransfer(int step);
   void WaitFor(int step, Recorder* recorder);
-  void Enqueue(int step);
   void LetGo();
+  static void Release(opencl::Pending& pending);
 
   tvm::ffi::Optional<tvm::ffi::Module> vm_;  // its library has the kernels
   std::vector<tvm::ffi::Any> weights_;
@@ -55,6 +59,8 @@ class Replay {
   std::shared_ptr<SlotMemory> memory_;
   std::vector<Call> calls_;  // by step
   std::vector<opencl::Pending> pending_;  // by step: what is still to be waited for
+  Transfers transfers_;
+  bool queue_in_use_ = false;  // by a run that has not ended, or has failed
   std::vector<tvm::ffi::Tensor> inputs_, outputs_;
   std::mutex mutex_;  // the memory is one run's at a time
 };

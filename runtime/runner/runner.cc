@@ -12,7 +12,6 @@
 #include "../clock_sync.h"
 #include "../device.h"
 #include "../json.h"
-#include "host_tensor.h"
 #include "recorder.h"
 
 namespace syncnas::runner {
@@ -49,7 +48,7 @@ const ffi::Tensor& Runner::Input(int64_t index) const {
 
 void Runner::SetInput(int64_t index, const void* data, size_t bytes) {
   const ffi::Tensor& input = Input(index);
-  const size_t expected = TensorBytes(*input.GetDLTensorPtr());
+  const size_t expected = ffi::GetDataSize(*input.GetDLTensorPtr());
   if (bytes != expected) {
     TVM_FFI_THROW(ValueError) << "input '" << manifest_.inputs[index].name << "' takes " << expected
                               << " bytes, " << bytes << " were given";
@@ -69,7 +68,7 @@ void Runner::SetInput(int64_t index, const DLTensor& tensor) {
     TVM_FFI_THROW(ValueError) << "input '" << manifest_.inputs[index].name
                               << "' takes a CPU tensor of the model's own shape and type";
   }
-  SetInput(index, static_cast<const char*>(tensor.data) + tensor.byte_offset, TensorBytes(tensor));
+  SetInput(index, static_cast<const char*>(tensor.data) + tensor.byte_offset, ffi::GetDataSize(tensor));
 }
 
 void Runner::Run() {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "../device.h"
-#include "host_tensor.h"
+#include "../host_memory.h"
 
 namespace syncnas::runner {
 
@@ -34,7 +34,8 @@ SlotMemory::SlotMemory(const Steps& steps, MemoryPlan plan)
   for (size_t i = 0; i < plan_.slots.size(); ++i) {
     const Memory& slot = plan_.slots[i];
     if (!slot.device) {
-      host_[i] = AllocateHost(slot.bytes);
+      host_[i] = opencl::AllocateHost(slot.bytes);
+      std::memset(host_[i], 0, slot.bytes);
       continue;
     }
     opencl::Device& device = opencl::OpenDevice(0);
@@ -54,7 +55,7 @@ SlotMemory::SlotMemory(const Steps& steps, MemoryPlan plan)
 SlotMemory::~SlotMemory() {
   for (size_t i = 0; i < plan_.slots.size(); ++i) {
     if (device_[i] == nullptr) {
-      FreeHost(host_[i]);
+      opencl::FreeHost(host_[i]);
     } else if (!opencl::ShuttingDown()) {
       AsBuffer(device_[i])->device.buffers().Free(AsBuffer(device_[i]));
     }
