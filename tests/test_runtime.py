@@ -434,6 +434,28 @@ def test_a_seed_gives_the_same_plan(work: Path) -> None:
     assert plan(5) == plan(5)
 
 
+def test_a_folder_that_is_compiled_again(work: Path, cpu_folder: Path, tmp_path: Path) -> None:
+    """One process loads both versions; the first goes on as it was."""
+    folder = tmp_path / "out"
+    shutil.copytree(cpu_folder, folder)
+    first = syncnas_tvm.load(folder)
+    inputs = first.random_inputs()
+    before = first(inputs)
+    model = block_model()
+    for weight in model.graph.initializer:
+        doubled = numpy_helper.to_array(weight) * 2
+        weight.CopyFrom(numpy_helper.from_array(doubled, weight.name))
+    onnx.save(model, tmp_path / "doubled.onnx")
+    syncnas_tvm.compile_onnx(tmp_path / "doubled.onnx", "host", folder, lanes="cpu", timed=False)
+    second = syncnas_tvm.load(folder)
+    session = onnxruntime.InferenceSession(tmp_path / "doubled.onnx")
+    expected = dict(zip(second(inputs), session.run(None, inputs), strict=True))
+    for name, value in second(inputs).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-4)
+        assert not np.allclose(value, before[name])
+        np.testing.assert_array_equal(first(inputs)[name], before[name])
+
+
 def test_the_plan_that_was_written_can_be_replayed(work, split_folder, tmp_path) -> None:
     plan = Plan.loads((split_folder / "plan.json").read_text())
     result = syncnas_tvm.compile_onnx(work / "chain.onnx", plan=plan, timed=False)

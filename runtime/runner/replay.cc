@@ -13,6 +13,7 @@
 #include "../host_memory.h"
 #include "../opencl_loader.h"
 #include "capture.h"
+#include "library_name.h"
 #include "queue.h"
 
 namespace syncnas::runner {
@@ -33,8 +34,8 @@ ffi::Function Member(const ffi::Module& module, const char* name) {
 }
 
 ffi::Module LoadVM(const std::string& folder, bool uses_gpu) {
-  const std::string path = folder + "/model.so";
-  ffi::Module vm = Member(ffi::Module::LoadFromFile(path), "vm_load_executable")().cast<ffi::Module>();
+  const ffi::Module library = ffi::Module::LoadFromFile(LibraryName(folder));
+  ffi::Module vm = Member(library, "vm_load_executable")().cast<ffi::Module>();
   const ffi::Function initialize = Member(vm, "vm_initialization");
   // (device type, device id, allocator) of each device; the VM wants the CPU at the end too.
   if (uses_gpu) {
