@@ -128,6 +128,14 @@ class Net:
         shortcut = x if shape_of(x) == shape_of(y) else self.conv(x, out, 1, stride, "downsample")
         return self.relu(self.emit(op.add(y, shortcut), "residual"))
 
+    def attention(self, x: relax.Var) -> relax.Var:
+        """The products of a map's pixels with each other, [1, pixels, pixels], scaled."""
+        _, channels, height, width = (int(n) for n in x.ty.shape)
+        keys = self.emit(op.reshape(x, (1, channels, height * width)), "keys")
+        queries = self.emit(op.permute_dims(keys, [0, 2, 1]), "queries")
+        products = self.emit(op.matmul(queries, keys), "products")
+        return self.emit(op.multiply(products, relax.const(0.25, "float32")), "scaled")
+
     def mlp(self, x: relax.Var, hidden: int) -> relax.Var:
         """A transformer's dense layers on a map's pixels as tokens, [1, pixels, channels]."""
         _, channels, height, width = (int(n) for n in x.ty.shape)

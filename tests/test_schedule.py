@@ -124,6 +124,7 @@ KERNELS: dict[str, tuple[Body, dict[str, int]]] = {
     "shuffle": (shuffle, {"channels": 9, "size": 5}),
     "classifier": (lambda n, x: n.head(x, 37, 11), {"channels": 15, "size": 5}),
     "tokens": (lambda n, x: n.mlp(x, 96), {"channels": 48, "size": 7}),
+    "attention": (lambda n, x: n.attention(x), {"channels": 12, "size": 5}),
     "two images": (lambda n, x: n.mbconv(x, 24, 12), {"channels": 12, "size": 6, "batch": 2}),
     "resnet": (lambda n, x: n.basic(x, 14, 2), {"channels": 10, "size": 9}),
 }

@@ -49,6 +49,9 @@ def _reduce(sch: s_tir.Schedule, blocks: Blocks) -> None:
     shape = spatial_shape(sch, blocks.reduction)
     settle_inputs(sch, blocks, _spread)
     last = write_back_block(sch, blocks)
+    if shape[-1] > MAX_VECTOR and largest_divisor(shape[-1], MAX_VECTOR) < MAX_VECTOR // 2:
+        _reduce_rows(sch, blocks.reduction, last, len(shape))
+        return
     channels = largest_divisor(shape[1], MAX_CHANNELS) if len(shape) > 2 else 1
     tile = Tile(channels, largest_divisor(shape[-1], MAX_VECTOR if len(shape) > 2 else 64))
     outer, inner = split_output(sch, last, tile)
@@ -58,3 +61,19 @@ def _reduce(sch: s_tir.Schedule, blocks: Blocks) -> None:
     for loop in inner[:-1]:
         sch.unroll(loop)
     sch.vectorize(inner[-1])
+
+
+def _reduce_rows(
+    sch: s_tir.Schedule,
+    reduction: s_tir.schedule.SBlockRV,
+    last: s_tir.schedule.SBlockRV,
+    rank: int,
+) -> None:
+    """Rows that no vector divides: the innermost loop goes through a row, and LLVM makes its vectors."""
+    *outer, _ = sch.get_loops(last)
+    sch.parallel(next((loop for loop in outer if extents(sch, [loop])[0] > 1), outer[0]))
+    sch.compute_at(reduction, outer[-1], preserve_unit_loops=True)
+    loops = list(sch.get_loops(reduction))[len(outer) :]
+    tile, reduce = loops[:rank], loops[rank:]
+    sch.reorder(*reduce, *tile)
+    sch.decompose_reduction(reduction, reduce[0])
