@@ -12,8 +12,7 @@ from syncnas_tvm.cli import Parser, positive_float
 from syncnas_tvm.errors import InputError
 
 if TYPE_CHECKING:
-    from syncnas_tvm.runtime.executable import Executable
-    from syncnas_tvm.runtime.remote import RemoteExecutable
+    from syncnas_tvm.runtime.loaded_model import LoadedModel
 
 
 def add_device_flags(
@@ -43,7 +42,7 @@ def check_device_flags(options: argparse.Namespace, owner: str = "device's") -> 
         )
 
 
-def load_model(options: argparse.Namespace) -> Executable | RemoteExecutable:
+def load_model(options: argparse.Namespace) -> LoadedModel:
     """The folder's model, on the device that the flags name or on this machine."""
     # TVM takes a second to import: wrong flags should not have to wait for it.
     if options.rpc_tracker is None:
@@ -55,11 +54,6 @@ def load_model(options: argparse.Namespace) -> Executable | RemoteExecutable:
 
     address = parse_address("--rpc-tracker", options.rpc_tracker)
     return load_on_device(options.folder, address, options.rpc_key, options.rpc_timeout)
-
-
-def device_of(model: Executable | RemoteExecutable) -> dict[str, Any] | None:
-    """What the device says of itself; None for this machine."""
-    return getattr(model, "device", None)
 
 
 def device_line(key: str, device: dict[str, Any]) -> str:

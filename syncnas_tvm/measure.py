@@ -24,7 +24,6 @@ from syncnas_tvm.device_flags import (
     add_device_flags,
     check_device_flags,
     device_line,
-    device_of,
     latency_statistics,
     load_model,
 )
@@ -104,7 +103,7 @@ def _work(command: Command) -> None:
     result = {
         "folder": str(options.folder),
         "target": manifest.target,
-        "device": device_of(model),
+        "device": model.device,
         "runs": options.repeat,
         "latency_us": {"predicted": predicted.latency_us, "measured": latency_us},
         **comparison.to_json(),

@@ -27,15 +27,13 @@ from syncnas_tvm.device_flags import (
     add_device_flags,
     check_device_flags,
     device_line,
-    device_of,
     latency_statistics,
     load_model,
 )
 from syncnas_tvm.sustained import Window, sustained_curve
 
 if TYPE_CHECKING:
-    from syncnas_tvm.runtime.executable import Executable
-    from syncnas_tvm.runtime.remote import RemoteExecutable
+    from syncnas_tvm.runtime.loaded_model import LoadedModel
 
 TOP = 5
 
@@ -112,7 +110,7 @@ def _work(command: Command) -> None:
         "lanes": list(model.manifest.lanes),
         "syncs": model.manifest.syncs,
         "types": dict(model.manifest.types),
-        "device": device_of(model),
+        "device": model.device,
         "sustained": [window.to_json() for window in curve],
     }
     if options.json:
@@ -121,9 +119,7 @@ def _work(command: Command) -> None:
         _print(command, result, inputs)
 
 
-def _sustained(
-    model: Executable | RemoteExecutable, arrays: Sequence[np.ndarray], seconds: float
-) -> list[Window]:
+def _sustained(model: LoadedModel, arrays: Sequence[np.ndarray], seconds: float) -> list[Window]:
     def measure(runs: int, limit_s: float) -> list[float]:
         return model.time(*arrays, repeat=runs, warmup=0, seconds=limit_s)
 

@@ -1,4 +1,4 @@
-"""A compiled model on a device at the other end of TVM's RPC: same calls as the local one."""
+"""A compiled model on a device at the other end of TVM's RPC."""
 
 from __future__ import annotations
 
@@ -13,31 +13,24 @@ from tvm import rpc
 from syncnas_tvm.artifact import MANIFEST, MODEL, Manifest, read_manifest
 from syncnas_tvm.errors import ArtifactError, DeviceError, error_line
 from syncnas_tvm.runtime.deadline import deadline
-from syncnas_tvm.runtime.inputs import Array, Arrays, checked_inputs, random_inputs
-from syncnas_tvm.runtime.profiler import measured_timeline
-from syncnas_tvm.runtime.timing import timed_in_calls
+from syncnas_tvm.runtime.inputs import Array
+from syncnas_tvm.runtime.loaded_model import RUNNER_FUNCTIONS, LoadedModel
 from syncnas_tvm.runtime.tracker import request_device
-from syncnas_tvm.timeline import Timeline
-
-# One call measures for so long at most: a device that has gone is noticed between two.
-_CALL_S = 2.0
-_FUNCTIONS = ("describe", "set_input", "run", "output", "time", "profile")
 
 
-class RemoteExecutable:
+class RemoteExecutable(LoadedModel):
     """A model that runs on a device; made by :func:`load_on_device`.
 
     The device library's runner (runtime/runner/) holds the executable and the GPU lane's weights on
     the device; inputs, outputs and times are all that crosses the network.
     """
 
+    call_s = 2.0
+
     def __init__(
         self, folder: Path, manifest: Manifest, session: rpc.RPCSession, timeout_s: float
     ) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self.inputs = manifest.inputs
-        self.outputs = manifest.outputs
+        super().__init__(folder, manifest)
         self._session = session
         self._timeout_s = timeout_s
         self._cpu = session.cpu(0)
@@ -47,7 +40,8 @@ class RemoteExecutable:
         runner = self._call("loading the model", load, "")
         # Looking a function up goes over the network too.
         self._runner = {
-            name: self._call("asking the device", runner.__getitem__, name) for name in _FUNCTIONS
+            name: self._call("asking the device", runner.__getitem__, name)
+            for name in RUNNER_FUNCTIONS
         }
 
     @property
@@ -55,54 +49,14 @@ class RemoteExecutable:
         """``cpus`` that the CPU lane is bound to, ``cpu_threads``, and the ``gpu``'s name."""
         return json.loads(self._call("asking the device", self._runner["describe"]))
 
-    def __call__(self, /, *args: Array | Arrays, **kwargs: Array) -> dict[str, Array]:
-        """Run the model once; as :meth:`Executable.__call__`, and DeviceError where it fails."""
-        self._set_inputs(args, kwargs)
-        self._call("running the model", self._runner["run"])
-        output = self._runner["output"]
-        return {
-            spec.name: self._call("reading an output", lambda i=i: output(i).numpy())
-            for i, spec in enumerate(self.outputs)
-        }
-
-    def time(
-        self,
-        /,
-        *args: Array | Arrays,
-        repeat: int = 20,
-        warmup: int = 3,
-        seconds: float = 0.0,
-        **kwargs: Array,
-    ) -> list[float]:
-        """Latencies in microseconds on the device's own clock; as :meth:`Executable.time`."""
-        self._set_inputs(args, kwargs)
-        return timed_in_calls(self._measure, repeat, warmup, seconds, _CALL_S)
-
-    def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:
-        """The measured timeline of one run, both lanes, on the device's clock."""
-        self._set_inputs(args, kwargs)
-        return measured_timeline(self._call("profiling", self._runner["profile"]))
-
     def celsius(self) -> float:
         """The hottest sensor of the device; -1 where it shows none."""
         return float(
             self._call("reading sensors", self._function("syncnas.runner.hottest_celsius"))
         )
 
-    def random_inputs(self, seed: int = 0) -> dict[str, Array]:
-        """Inputs of the right shapes: normal for floats, 0 and 1 for integers."""
-        return random_inputs(self.inputs, seed)
-
-    def _measure(self, repeat: int, seconds: float) -> list[float]:
-        return json.loads(
-            self._call("timing the model", self._runner["time"], repeat, float(seconds))
-        )
-
-    def _set_inputs(self, args: tuple[Array | Arrays, ...], kwargs: Arrays) -> None:
-        set_input = self._runner["set_input"]
-        for i, array in enumerate(checked_inputs(self.inputs, args, kwargs)):
-            tensor = self._call("sending an input", tvm.runtime.tensor, array, self._cpu)
-            self._call("sending an input", set_input, i, tensor)
+    def _tensor(self, array: Array) -> tvm.runtime.Tensor:
+        return tvm.runtime.tensor(array, self._cpu)
 
     def _upload(self, name: str) -> None:
         data = (self.folder / name).read_bytes()

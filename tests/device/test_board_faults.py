@@ -15,12 +15,13 @@ import pytest
 from board_tools import KEY, Lab, session_folders, wait_until
 from cli_tools import Shell
 
+from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.device.board import Board
 from syncnas_tvm.device.emulate_command import free_port
 from syncnas_tvm.device.processes import end_tree
 from syncnas_tvm.errors import ArtifactError, DeviceError
 from syncnas_tvm.runtime import tracker
-from syncnas_tvm.runtime.remote import load_on_device
+from syncnas_tvm.runtime.remote import RemoteExecutable, load_on_device
 from syncnas_tvm.runtime.tracker import request_device
 
 SECONDS = 60.0
@@ -152,6 +153,23 @@ def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, pytest.raises(DeviceError, match="is no TVM tracker"):
         request_device(silent.getsockname(), KEY, SECONDS)
+
+
+def test_bundle_of_another_tvm(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None:
+    """Bytecode of another TVM would crash the device's VM; its own runtime notices, not this machine."""
+    manifest = json.loads((cpu_lane / "manifest.json").read_text())
+    manifest["versions"]["apache-tvm"] = "0.26.0"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "model.so").symlink_to(cpu_lane / "model.so")
+    wrong = (
+        r"loading the model on the device failed: [^\n]*apache-tvm 0.26.0, this device's runtime"
+    )
+    with lab.running():
+        session = request_device(lab.address, KEY, SECONDS)
+        with pytest.raises(DeviceError, match=wrong) as raised:
+            RemoteExecutable(tmp_path, read_manifest(cpu_lane), session, SECONDS)
+        assert "\n" not in str(raised.value)
+        load_on_device(cpu_lane, lab.address, KEY, SECONDS)
 
 
 def test_a_folder_for_this_machine(tmp_path: Path, cpu_lane: Path) -> None:
