@@ -7,7 +7,8 @@ width, on Fashion-MNIST. For each budget: a search (validation images alone deci
 and its rival, with the same recipe and paired seeds, on all training images but the held-out ones. The
 rival at budget 1.0 is the base itself; at a smaller one it is the base at the largest width whose
 predicted latency on its best lane fits. The test images are read once, when the last training of a
-model has ended. Everything is kept in ``--folder`` and in the table, and goes on after an interruption.
+model has ended. What is found (the searches' winners and the table) is kept in ``fashion_mnist/``, what is
+under way in ``--folder``; the same command goes on after an interruption, on another machine too.
 
 Printed: mean difference in test accuracy (two branches minus base) with its 95 % interval (Student's t
 over the paired seeds).
@@ -42,7 +43,7 @@ from syncnas_tvm.nas.task import SearchTask
 from syncnas_tvm.nas.trainer import Trainer
 from syncnas_tvm.nas.worker import Worker
 
-TABLE = Path(__file__).with_suffix(".csv")
+FOUND = Path(__file__).with_suffix("")
 COLUMNS = (
     "budget",
     "model",
@@ -73,9 +74,9 @@ def rival(allocator: Allocator, budget: float) -> tuple[float, float]:
     return best
 
 
-def search(task: SearchTask, trials: int, folder: Path) -> BranchedConfig:
+def search(task: SearchTask, trials: int, folder: Path, found: Path) -> BranchedConfig:
     """The best configuration by validation accuracy; evaluated ones are not evaluated again."""
-    path = folder / f"best-{task.budget:g}.json"
+    path = found / f"best-{task.budget:g}.json"
     if path.exists():
         return read_config(path)
     stages = len(ZOO[BASE].stages)
@@ -152,11 +153,12 @@ def main() -> None:
     parser.add_argument("--stem-stride", type=int, default=1, help="2: a quarter of the time")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-runs"))
-    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--found", type=Path, default=FOUND, help="winners and table")
     parser.add_argument("--only-report", action="store_true")
     options = parser.parse_args()
+    table = options.found / "table.csv"
     if options.only_report:
-        report(options.table, options.budgets)
+        report(table, options.budgets)
         return
     recipe = TrainSettings(
         epochs=options.epochs, batch=128, warmup_epochs=1, ema=0.998, dropout=0.1, threads=1
@@ -174,14 +176,14 @@ def main() -> None:
             options.width,
             folder=options.folder / f"budget-{budget:g}",
         )
-        config = search(task, options.trials, options.folder / f"budget-{budget:g}")
+        config = search(task, options.trials, options.folder / f"budget-{budget:g}", options.found)
         width, rival_us = rival(task.allocator, budget)
         small = task.trained(config)
         network: Network = ZOO[BASE].scaled(width).scaled(options.width, MULTIPLE)
         latency_us = {"branched": task.allocator.time(config).latency_us, "base": rival_us}
         for seed in range(options.seeds):
             for name in ("branched", "base"):
-                if (f"{budget:g}", name, str(seed)) in known(options.table):
+                if (f"{budget:g}", name, str(seed)) in known(table):
                     continue
                 torch.manual_seed(seed)
                 common = {"inputs": data.channels, "dropout": recipe.dropout}
@@ -195,14 +197,14 @@ def main() -> None:
                 path = options.folder / f"{name}-{budget:g}-{seed}.pth"
                 val, test, seconds = train(model, data, replace(recipe, seed=seed), path)
                 add(
-                    options.table,
+                    table,
                     (
                         f"{budget:g}", name, seed, f"{options.width * (width if name == 'base' else 1):g}",
                         f"{latency_us[name]:.1f}", f"{mmacs:.2f}", recipe.epochs, f"{val:.4f}",
                         f"{test:.4f}", f"{seconds:.0f}",
                     ),
                 )  # fmt: skip
-        report(options.table, [budget])
+        report(table, [budget])
 
 
 if __name__ == "__main__":
