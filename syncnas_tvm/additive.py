@@ -61,9 +61,8 @@ class Additive(Simulator):
         if last is None:
             return segment.input_us if segment.need & GPU else 0.0
         missing = segment.need & ~where
-        return (last.to_cpu_us if missing & CPU else 0.0) + (
-            last.to_gpu_us if missing & GPU else 0.0
-        )
+        to_cpu_us, to_gpu_us = self.exchange_us(last, segment)
+        return (to_cpu_us if missing & CPU else 0.0) + (to_gpu_us if missing & GPU else 0.0)
 
     def timeline(self, candidates: Sequence[Candidate]) -> Timeline:
         """See :meth:`Scorer.timeline`: one transfer a phase, then both lanes' kernels."""

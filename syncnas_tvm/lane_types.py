@@ -53,13 +53,16 @@ class LaneTypes:
 
     def _phase(self, phase: Phase) -> Phase:
         kernels = {lane: tuple(map(self.kernel, phase.kernels(lane))) for lane in ("cpu", "gpu")}
-        return Phase(kernels["cpu"], kernels["gpu"], self._sync(phase.output))
+        return Phase(kernels["cpu"], kernels["gpu"], self._sync(phase.output), phase.reads)
 
     def _sync(self, sync: Sync) -> Sync:
-        """All that lanes exchange are floats."""
+        """All that lanes exchange are floats; what is converted on the way has no seam."""
         divisor = DTYPE_BYTES[WIDE] // DTYPE_BYTES[self.gpu]
         join = tuple(map(self.kernel, sync.join))
-        return Sync(sync.kind, sync.cpu_bytes // divisor, sync.gpu_bytes // divisor, join)
+        seam = None if self.converting else sync.seam
+        if seam:
+            seam = replace(seam, row_bytes=seam.row_bytes // divisor)
+        return Sync(sync.kind, sync.cpu_bytes // divisor, sync.gpu_bytes // divisor, join, seam)
 
 
 FLOAT32 = LaneTypes()

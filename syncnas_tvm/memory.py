@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from syncnas_tvm.simulator import join_kernels
 from syncnas_tvm.work import Kernel, Lane, Shape, Work, tensor_bytes
 
 
@@ -29,7 +30,7 @@ def lane_memory(works: Iterable[Work], lane: Lane) -> LaneMemory:
     weights = working = 0
     for work in works:
         for phase in work.phases:
-            join = phase.output.join if phase.cpu and phase.gpu else ()
+            join = join_kernels(phase, lane) if phase.cpu and phase.gpu else ()
             for kernel in (*phase.kernels(lane), *join):
                 own = sum(tensor_bytes(shape, kernel.dtype) for shape in _weights(kernel))
                 weights += own

@@ -59,12 +59,12 @@ class _Recorder:
         joins = missing if self.where == SHARED else 0
         source, self.region = self.region or region, region  # a transfer belongs to what it is of
         if missing & GPU:
-            size = self.last.output.cpu_bytes if self.last else input_bytes(phase)
+            size = self._lacks("gpu", phase) if self.last else input_bytes(phase)
             self._transfer("cpu", size, source)
         before = self.queue_end
         self._enqueue([*self._join("gpu", joins), *((k, "kernel") for k in phase.gpu)])
         if missing & CPU and self.last is not None:
-            self._transfer("gpu", self.last.output.gpu_bytes, source, before)
+            self._transfer("gpu", self._lacks("cpu", phase), source, before)
         self._run([*self._join("cpu", joins), *((k, "kernel") for k in phase.cpu)])
         self.last, self.where = phase, where_after(phase)
 
@@ -80,6 +80,13 @@ class _Recorder:
     def _missing(self, need: int) -> int:
         """The lanes that run and lack the value, or a part of it."""
         return need if self.where == SHARED else need & ~self.where
+
+    def _lacks(self, lane: Lane, phase: Phase) -> int:
+        """Bytes of the last value that ``lane`` has to get for ``phase``."""
+        output = self.last.output if self.last else phase.output
+        if output.seam and self.where == SHARED:
+            return output.seam.bytes_to(lane, phase.rows_read(lane))
+        return output.bytes_from(other(lane))
 
     def _join(self, lane: Lane, lanes: int) -> list[Step]:
         wanted = lanes & (CPU if lane == "cpu" else GPU)

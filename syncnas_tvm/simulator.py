@@ -10,7 +10,8 @@ The model, phase by phase:
   on the CPU lane, its output ends there.
 - After a phase the value is whole on the lanes that ran kernels (``copy``), or each lane holds
   its share (``sum``, ``concat``). A lane that runs kernels next gets what it lacks in one
-  transfer, and joins the shares itself. Nothing of 0 bytes is moved.
+  transfer, and joins the shares itself; at a seam it gets the rows that it reads, and joins
+  nothing. Nothing of 0 bytes is moved.
 - Contention: while the CPU lane's kernels and the GPU's queue run at the same time, each takes
   ``cpu_contention`` or ``gpu_contention`` times as long. Kernels are treated as fluid: at a
   change the rest of a kernel goes on at the new speed.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from syncnas_tvm.scorer import Scorer, State
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Timeline
-from syncnas_tvm.work import Kernel, Lane, Phase, tensor_bytes
+from syncnas_tvm.work import Interval, Kernel, Lane, Phase, Seam, tensor_bytes
 
 if TYPE_CHECKING:
     from syncnas_tvm.planner.space import Candidate
@@ -71,12 +72,16 @@ class Segment:
     to_cpu_us: float
     to_gpu_us: float
     input_us: float
+    seam: Seam | None = None
+    reads: tuple[Interval, Interval] | None = None
     pending: tuple[float, ...] = field(init=False)
     """What it will cost the lanes that lack the value to get it: all that later phases see."""
 
     def __post_init__(self) -> None:
         found: tuple[float, ...]
-        if self.where == SHARED:
+        if self.where == SHARED and self.seam:
+            found = (self.seam.cut, self.seam.height, self.seam.row_bytes)
+        elif self.where == SHARED:
             found = (
                 self.to_cpu_us,
                 self.to_gpu_us,
@@ -105,9 +110,10 @@ def where_after(phase: Phase) -> int:
 def join_kernels(phase: Phase, lane: Lane) -> tuple[Kernel, ...]:
     """What ``lane`` runs to join the shares after ``phase``.
 
-    The join's kernels for that lane; where they all name the other lane, the same ones here.
+    The join's kernels for that lane; where they all name the other lane, the same ones here. None
+    at a seam.
     """
-    join = phase.output.join
+    join = () if phase.output.seam else phase.output.join
     return tuple(k for k in join if k.lane == lane) or tuple(replace(k, lane=lane) for k in join)
 
 
@@ -167,11 +173,12 @@ class Simulator(Scorer):
                 if need & GPU:
                     host += segment.input_us
             elif where == SHARED:
+                to_cpu_us, to_gpu_us = self.exchange_us(last, segment)
                 if need & GPU:
-                    host += last.to_gpu_us
+                    host += to_gpu_us
                     gpu = last.join_gpu.then(gpu)
                 if need & CPU:
-                    fetch_us = last.to_cpu_us
+                    fetch_us = to_cpu_us
                     cpu_us += last.join_cpu_us
             elif need & ~where:
                 if where == CPU:
@@ -191,6 +198,17 @@ class Simulator(Scorer):
                     host += cpu_us
             where, last = segment.where, segment
         return host, queue if queue > host else host, where, last
+
+    def exchange_us(self, last: Segment, segment: Segment) -> tuple[float, float]:
+        """Microseconds to give the CPU lane and the GPU what they lack of ``last``'s shared value."""
+        seam, reads = last.seam, segment.reads
+        if seam is None or reads is None:
+            return last.to_cpu_us, last.to_gpu_us
+        costs = self.costs
+        return (
+            costs.to_cpu.us(seam.bytes_to("cpu", reads[0])),
+            costs.to_gpu.us(seam.bytes_to("gpu", reads[1])),
+        )
 
     def end(self, state: State) -> float:
         """See :meth:`Scorer.end`."""
@@ -234,6 +252,8 @@ class Simulator(Scorer):
             to_cpu_us=self.costs.to_cpu.us(output.gpu_bytes),
             to_gpu_us=self.costs.to_gpu.us(output.cpu_bytes),
             input_us=self.costs.to_gpu.us(input_bytes(phase)),
+            seam=output.seam,
+            reads=phase.reads,
         )
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 Lane = Literal["cpu", "gpu"]
 LANES: tuple[Lane, Lane] = ("cpu", "gpu")
 Shape = tuple[int, ...]
+Interval = tuple[int, int]
+"""Rows from the first to before the second."""
 
 # Kernel attribute: the share of a convolution's multiply-adds that is not structurally zero.
 NONZERO = "nonzero"
@@ -111,18 +113,36 @@ SyncKind = Literal["sum", "concat", "copy"]
 
 
 @dataclass(frozen=True)
+class Seam:
+    """Where bands of rows meet: the CPU lane has the first ``cut`` of ``height`` rows of
+    ``row_bytes`` each, the GPU lane the others."""
+
+    cut: int
+    height: int
+    row_bytes: int
+
+    def bytes_to(self, lane: Lane, reads: Interval | None) -> int:
+        """Bytes that ``lane`` lacks of the rows that it reads (None: of all)."""
+        first, last = reads or (0, self.height)
+        rows = last - max(first, self.cut) if lane == "cpu" else min(last, self.cut) - first
+        return max(0, rows) * self.row_bytes
+
+
+@dataclass(frozen=True)
 class Sync:
     """How the lanes' results of a phase become one value.
 
     ``whole``: a lane has all of it (no join: ``copy`` it where it is read).
     ``cpu_bytes`` and ``gpu_bytes`` are what each lane holds; a lane that needs the value gets
-    the other lane's share and runs its ``join`` kernels (the addition, say) on both.
+    the other lane's share and runs its ``join`` kernels (the addition, say) on both. At a ``seam``
+    it gets the rows that it reads and lacks, into a tensor that has its own already: no join runs.
     """
 
     kind: SyncKind
     cpu_bytes: int
     gpu_bytes: int
     join: tuple[Kernel, ...] = ()
+    seam: Seam | None = None
 
     def bytes_from(self, lane: Lane) -> int:
         """Bytes that the other lane has to receive from ``lane``."""
@@ -134,16 +154,22 @@ class Phase:
     """What runs between two exchanges: kernels on either lane, and how they end.
 
     A lane with kernels needs the previous phase's value; a lane without sits out. ``output``
-    of kind ``copy`` means that the value is whole on the lane or lanes that ran kernels.
+    of kind ``copy`` means that the value is whole on the lane or lanes that ran kernels. ``reads``:
+    the rows of the previous phase's value that the CPU and the GPU lane read; None for all.
     """
 
     cpu: tuple[Kernel, ...]
     gpu: tuple[Kernel, ...]
     output: Sync
+    reads: tuple[Interval, Interval] | None = None
 
     def kernels(self, lane: Lane) -> tuple[Kernel, ...]:
         """The kernels of ``lane``, in order."""
         return self.cpu if lane == "cpu" else self.gpu
+
+    def rows_read(self, lane: Lane) -> Interval | None:
+        """The rows of the previous phase's value that ``lane`` reads; None for all."""
+        return self.reads and self.reads[LANES.index(lane)]
 
 
 @dataclass(frozen=True)

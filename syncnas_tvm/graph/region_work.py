@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import tvm
+from tvm import relax
 
 from syncnas_tvm.errors import RuleError
 from syncnas_tvm.graph.calls import CallSite, bytes_of, calls_of
+from syncnas_tvm.graph.dataflow import shape_of
 from syncnas_tvm.graph.fusion import Group, groups_of
-from syncnas_tvm.work import LANES, Kernel, Lane, Phase, Sync, Work
+from syncnas_tvm.graph.rows import ROWS
+from syncnas_tvm.graph.seams import Reads, hull, joins_rows, reads_of, rows_read
+from syncnas_tvm.work import LANES, Interval, Kernel, Lane, Phase, Seam, Sync, Work
 
 
 def work_of(mod: tvm.IRModule, region: str) -> Work:
@@ -19,8 +26,11 @@ def work_of(mod: tvm.IRModule, region: str) -> Work:
                 f"region '{region}': the call of '{call.callee.name_hint}' is neither a lane "
                 "function nor a join; set its attributes with lane_attrs or join_attrs"
             )
-    phases = sorted({call.phase for call in calls})
-    return Work(tuple(_phase([c for c in calls if c.phase == phase], calls) for phase in phases))
+    numbers = sorted({call.phase for call in calls})
+    phases = [_phase([c for c in calls if c.phase == number], calls) for number in numbers]
+    if phases:
+        phases[0] = replace(phases[0], reads=_reads(mod, region))
+    return Work(tuple(phases))
 
 
 def groups_in(mod: tvm.IRModule, region: str) -> list[Group]:
@@ -30,6 +40,26 @@ def groups_in(mod: tvm.IRModule, region: str) -> list[Group]:
         for lane in LANES if call.lane is None else (call.lane,):
             found += groups_of(call.function, lane)
     return found
+
+
+def _reads(mod: tvm.IRModule, region: str) -> Reads | None:
+    """The rows of the region's one feature map that each lane reads."""
+    listed = calls_of(mod, mod[region])
+    maps = [p for p in listed.params if len(shape_of(p)) == 4 and shape_of(p)[ROWS] > 1]
+    if len(maps) != 1:
+        return None
+    (param,) = maps
+    whole = (0, shape_of(param)[ROWS])
+
+    def read(lane: Lane) -> Interval:
+        return hull(
+            rows_read(call.function, position) if call.lane else whole
+            for call in listed.calls
+            for position, arg in enumerate(call.args)
+            if arg == param and call.lane in (lane, None)
+        )
+
+    return reads_of(read("cpu"), read("gpu"), whole[1])
 
 
 def _phase(calls: list[CallSite], all_calls: tuple[CallSite, ...]) -> Phase:
@@ -55,4 +85,14 @@ def _sync(calls: list[CallSite], joins: list[CallSite], all_calls: tuple[CallSit
         for lane in LANES
     }
     kernels = tuple(group.kernel for j in joins for group in groups_of(j.function, "cpu"))
-    return Sync(joins[0].join, shares["cpu"], shares["gpu"], kernels)  # type: ignore[arg-type]
+    seam = _seam(joins[0], made_on) if len(joins) == 1 else None
+    return Sync(joins[0].join, shares["cpu"], shares["gpu"], kernels, seam)  # type: ignore[arg-type]
+
+
+def _seam(join: CallSite, made_on: Mapping[relax.Var, Lane]) -> Seam | None:
+    """Where the bands meet that ``join`` puts together, the CPU lane's above the GPU lane's."""
+    if [made_on.get(arg) for arg in join.args] != ["cpu", "gpu"] or not joins_rows(join.function):
+        return None
+    (result,) = join.results
+    height = shape_of(result)[ROWS]  # type: ignore[arg-type]
+    return Seam(shape_of(join.args[0])[ROWS], height, bytes_of((result,)) // height)

@@ -16,8 +16,21 @@ from tvm import relax
 from syncnas_tvm.graph.dataflow import Dataflow, Node
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
-from syncnas_tvm.graph.rows import ROWS, Interval, RowBands, RowStates
-from syncnas_tvm.work import LANES, Epilogue, Kernel, Lane, Phase, Shape, Sync, Work, tensor_bytes
+from syncnas_tvm.graph.rows import ROWS, RowBands, RowStates
+from syncnas_tvm.graph.seams import reads_of
+from syncnas_tvm.work import (
+    LANES,
+    Epilogue,
+    Interval,
+    Kernel,
+    Lane,
+    Phase,
+    Seam,
+    Shape,
+    Sync,
+    Work,
+    tensor_bytes,
+)
 
 Ends = tuple[Interval, Interval]
 """The CPU and the GPU lane's rows of a value."""
@@ -64,8 +77,16 @@ def _run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None
     joined = Kernel(
         "concat", (*bands, output.shape), output.dtype, "cpu", (("axis", ROWS),), name="concat"
     )
-    phases[-1] = replace(phases[-1], output=Sync("concat", held[0], held[1], (joined,)))
+    seam = Seam(cut, output.shape[ROWS], tensor_bytes(_with_rows(output.shape, (0, 1)), output.dtype))
+    phases[-1] = replace(phases[-1], output=Sync("concat", held[0], held[1], (joined,), seam))
+    phases[0] = replace(phases[0], reads=_reads(graph, names[0], wanted))
     return Work(tuple(phases))
+
+
+def _reads(graph: RegionGraph, first: str, inputs: Ends | None) -> Ends | None:
+    """What a run's phases read of its input, from the bands that its ``first`` region needs."""
+    spatial = [s for s in graph.region(first).in_shapes if len(s) == 4 and s[ROWS] > 1]
+    return reads_of(*inputs, spatial[0][ROWS]) if inputs and len(spatial) == 1 else None
 
 
 @dataclass(frozen=True)

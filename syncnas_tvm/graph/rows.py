@@ -19,14 +19,12 @@ from tvm import relax
 
 from syncnas_tvm.graph.cuts import cuts_of
 from syncnas_tvm.graph.dataflow import Dataflow, Node, is_constant, shape_of
-from syncnas_tvm.work import LANES, Lane, Shape
+from syncnas_tvm.work import LANES, Interval, Lane, Shape
 
 ROWS = 2
 """The dimension of NCHW tensors that is cut."""
 
 Kind = Literal["rows", "partial", "whole"]
-Interval = tuple[int, int]
-"""Rows from the first to before the second."""
 Bands = Mapping[Lane, Interval]
 
 
