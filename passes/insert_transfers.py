@@ -8,18 +8,30 @@ from tvm import relax
 from syncnas_tvm.graph.calls import JOIN_ATTR, CallSite, calls_of
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
+from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.passes.lanes import lane_attrs
+from syncnas_tvm.passes.row_seams import RowSeam, find_seams, rooms_of, with_room
 from syncnas_tvm.work import LANES, Lane, other
 
 # DLPack's device types, as the runtime's copy takes them.
 DEVICE_TYPE = {"cpu": 1, "gpu": 4}
 TRANSFER = "vm.builtin.to_device"
+EXCHANGE = "vm.builtin.exchange_rows"
 
 
 def transfer(value: relax.Expr, lane: Lane) -> relax.Call:
     """The call that copies a tensor to ``lane``."""
     type_ = tensor_type(shape_of(value), dtype_of(value))
     return relax.op.call_pure_packed(TRANSFER, value, DEVICE_TYPE[lane], 0, ty_args=[type_])
+
+
+def exchange(
+    own: relax.Expr, source: relax.Expr, first: int, source_first: int, rows: int, axis: int = ROWS
+) -> relax.Call:
+    """The call that gives ``own``, from row ``first`` on, ``rows`` rows of the other lane's ``source``."""
+    type_ = tensor_type(shape_of(own), dtype_of(own))
+    numbers = (axis, first, source_first, rows)
+    return relax.op.call_pure_packed(EXCHANGE, own, source, *numbers, ty_args=[type_])
 
 
 @tvm.transform.module_pass(opt_level=0, name="InsertTransfers")
@@ -30,6 +42,10 @@ class InsertTransfers:
     then one transfer in each direction. Calls of one phase are emitted together: first everything
     that moves, then the GPU lane's calls, which only enqueue, then the CPU lane's, so that the lanes
     overlap. The model's inputs and outputs are on the CPU.
+
+    A join that only puts bands of rows together (a *seam*) runs nowhere: each lane that reads its
+    value receives the rows that it reads and lacks, in a tensor that its own band was made in. Where
+    the lanes' types differ (``converting``) such joins run as all others.
 
     Before::
 
@@ -44,16 +60,20 @@ class InsertTransfers:
             return r0_join0_cpu(a, to_device(b, cpu))
     """
 
+    def __init__(self, converting: bool = False) -> None:
+        self.converting = converting
+
     def transform_module(
         self, mod: tvm.IRModule, _context: tvm.transform.PassContext
     ) -> tvm.IRModule:
         """Rewrite ``main``; joins are replaced by their copies on the lanes."""
-        return _Mover(mod).run()
+        return _Mover(mod, self.converting).run()
 
 
 class _Mover:
-    def __init__(self, mod: tvm.IRModule) -> None:
-        self._mod = mod
+    def __init__(self, mod: tvm.IRModule, converting: bool) -> None:
+        self._main = calls_of(mod, mod["main"])
+        self._seams = {} if converting else find_seams(self._main)
         self._builder = relax.BlockBuilder()
         # Where each value of the old main is, as values of the new main.
         self._at: dict[relax.Var, dict[Lane, relax.Expr]] = {}
@@ -62,7 +82,7 @@ class _Mover:
         self._copies: dict[tuple[str, Lane], tvm.ir.GlobalVar] = {}
 
     def run(self) -> tvm.IRModule:
-        main = calls_of(self._mod, self._mod["main"])
+        main = self._main
         params = fresh_params(main.params)
         for old, new in zip(main.params, params, strict=True):
             self._at[old] = {"cpu": new}
@@ -99,16 +119,21 @@ class _Mover:
 
     def _fetch(self, value: relax.Var) -> None:
         """Move to the CPU what ``value`` is made of, without running joins."""
-        if value in self._joins and not self._at[value]:
+        if value in self._joins and value not in self._seams and not self._at[value]:
             for arg in self._joins[value].args:
                 self._fetch(arg)
         else:
             self._get(value, "cpu")
 
     def _call(self, call: CallSite, lane: Lane) -> None:
-        self._functions[call.callee] = call.function
         args = [self._get(arg, lane) for arg in call.args]
-        value = self._builder.emit(relax.Call(call.callee, args), name_hint=call.callee.name_hint)
+        name = call.callee.name_hint
+        if rooms := rooms_of(call, self._seams):
+            callee = with_room(self._builder, name, call.function, rooms)
+        else:
+            callee = call.callee
+            self._functions[callee] = call.function
+        value = self._builder.emit(relax.Call(callee, args), name_hint=name)
         many = len(call.results) > 1
         for i, result in enumerate(call.results):
             if result is not None:
@@ -116,10 +141,12 @@ class _Mover:
                 self._at[result] = {lane: item}
 
     def _get(self, value: relax.Var, lane: Lane) -> relax.Expr:
-        """``value`` on ``lane``: where it is already, by running its join there, or moved."""
+        """``value`` on ``lane``: where it is already, received, by running its join there, or moved."""
         at = self._at[value]
         if lane not in at:
-            if value in self._joins:
+            if value in self._seams:
+                at[lane] = self._receive(self._seams[value], lane)
+            elif value in self._joins:
                 at[lane] = self._run_join(self._joins[value], lane)
             else:
                 at[lane] = self._move(at[other(lane)], lane)
@@ -127,6 +154,17 @@ class _Mover:
 
     def _move(self, value: relax.Expr, lane: Lane) -> relax.Expr:
         return self._builder.emit(transfer(value, lane), name_hint=f"{value.name}_on_{lane}")
+
+    def _receive(self, seam: RowSeam, lane: Lane) -> relax.Expr:
+        """The tensor of the lane's own band with the rows from the other lane that it reads."""
+        own = self._at[seam.bands[lane]][lane]
+        first, last = seam.missing(lane)
+        if first >= last:
+            return own
+        there = other(lane)
+        source = self._at[seam.bands[there]][there]
+        call = exchange(own, source, first, first - seam.begin(there), last - first)
+        return self._builder.emit(call, name_hint=f"{own.name}_and_{there}")
 
     def _run_join(self, call: CallSite, lane: Lane) -> relax.Expr:
         args = [self._get(arg, lane) for arg in call.args]

@@ -23,6 +23,7 @@ from syncnas_tvm.graph.rebuild import emit_function, tensor_type, with_operands
 from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.graph.views import RowView, row_view
 from syncnas_tvm.passes.pack_main import pack_main
+from syncnas_tvm.passes.row_seams import ROOM_ATTR
 from syncnas_tvm.schedule.layout import is_packable, packed_shape
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_definition import Operand
@@ -104,6 +105,9 @@ class _FunctionPacker:
         self._flow = Dataflow(function)
         self._vector = schedules.vector
         self._values: dict[relax.Expr, _Value] = {}
+        roomy = [self._flow.outputs[i] for i in function.attrs.get(ROOM_ATTR, ())]
+        # By the value that is to be in a tensor of more rows: the padding that says so.
+        self._rooms = {pad.operands[0]: pad for pad in map(self._flow.definer.__getitem__, roomy)}
 
     def write(self, name: str) -> tvm.ir.GlobalVar:
         """Add the packed function to the builder."""
@@ -118,7 +122,8 @@ class _FunctionPacker:
                 self._values[old] = _Value(plain=new)
             params.append(new)
         private = "global_symbol" not in self._function.attrs
-        attrs = {str(k): v for k, v in self._function.attrs.items() if k != "global_symbol"}
+        left_out = ("global_symbol", ROOM_ATTR)
+        attrs = {str(k): v for k, v in self._function.attrs.items() if k not in left_out}
         return emit_function(self._builder, name, params, self._body, attrs, private)
 
     def _body(self) -> list[relax.Expr]:
@@ -126,6 +131,8 @@ class _FunctionPacker:
         groups = {g.nodes[-1].var: g for g in groups_of(self._function, self._lane)}
         inner = {node.var for g in groups.values() for node in g.nodes[:-1]}
         for node in self._flow.nodes:
+            if node.var in self._values:
+                continue  # the room that a kernel has left
             if node.var in groups:
                 self._group(groups[node.var])
             elif view := row_view(self._flow, node.var):
@@ -146,8 +153,13 @@ class _FunctionPacker:
             self._plain_nodes(group.nodes)
             return
         args = [self._argument(operand) for operand in definition.operands]
-        kernel = self._schedules.kernel(definition, self._lane)
         last = group.nodes[-1]
+        pad = self._rooms.get(last.var) if definition.packed else None
+        room = None
+        if pad is not None:
+            last = pad
+            room = packed_shape(pad.shape, self._vector), int(pad.attrs.pad_width[2 * ROWS])
+        kernel = self._schedules.kernel(definition, self._lane, room)
         name = f"packed_{definition.family}"
         result = self._call(kernel, name, args, last.shape, definition.packed, last.name)
         if definition.packed:

@@ -10,7 +10,9 @@ from tvm import relax
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
-from syncnas_tvm.schedule.layout import is_packable, packed_shape
+from syncnas_tvm.graph.rows import ROWS
+from syncnas_tvm.passes.insert_transfers import EXCHANGE, exchange
+from syncnas_tvm.schedule.layout import PACKED_ROWS, is_packable, packed_shape
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 
 
@@ -93,6 +95,8 @@ class _MainPacker:
             types = [str(type_.dtype) for type_ in callee.ty.params]
             args = [self._cast(self._env[a], t) for a, t in zip(value.args, types, strict=True)]
             call = relax.Call(callee, args)
+        elif value.args[0].global_symbol == EXCHANGE:
+            call = self._exchange(value)
         else:
             call = self._transfer(value)
         return self._builder.emit(call, name_hint=name)
@@ -104,6 +108,13 @@ class _MainPacker:
         value = self._cast(self._env[value], dtype)
         type_ = tensor_type(shape_of(value), dtype)
         return relax.Call(call.op, [function, value, *rest], call.attrs, [type_])
+
+    def _exchange(self, call: relax.Call) -> relax.Call:
+        """An exchange of rows of packed values, or of values that stay as they are."""
+        _, own, source, _, *numbers = call.args
+        axis = PACKED_ROWS if _packable(own) else ROWS
+        rows = (int(number.value) for number in numbers)
+        return exchange(self._env[own], self._env[source], *rows, axis=axis)
 
     def _convert(
         self, value: relax.Expr, packing: bool, shape: tuple[int, ...] | None = None

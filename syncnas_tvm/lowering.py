@@ -71,7 +71,7 @@ def lowering_passes(
     """
     return {
         # 1. Data movement: which lane has which value.
-        "transfers": [InsertTransfers()],
+        "transfers": [InsertTransfers(types.converting)],
         # 2. Operators to kernels, scheduled for their lane.
         "kernels": _kernel_passes(target, types, records),
         # 3. Weights of the GPU lane become parameters; then memory and VM builtins.

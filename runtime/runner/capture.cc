@@ -101,9 +101,9 @@ class Capturing {
 
   void SetOutputs(const ffi::Any& result) {
     if (auto several = result.try_cast<ffi::Array<ffi::Any>>()) {
-      for (const ffi::Any& item : *several) steps_.outputs.push_back(OperandOf(item));
+      for (const ffi::Any& item : *several) steps_.outputs.push_back(Use(item));
     } else {
-      steps_.outputs.push_back(OperandOf(result));
+      steps_.outputs.push_back(Use(result));
     }
   }
 
@@ -114,12 +114,14 @@ class Capturing {
     if (name == "alloc_tensor") {
       NewValue(*result.cast<ffi::Tensor>().GetDLTensorPtr());
     } else if (name == "reshape") {
-      const Operand from = OperandOf(arguments[0]);
+      const Operand from = Use(arguments[0]);
       if (from.value < 0) return;  // of a weight: its address is no value's, so it stays a weight
       const int to = NewValue(*result.cast<ffi::Tensor>().GetDLTensorPtr(), MemoryOf(from.value));
       defined_[to] = true;
     } else if (name == "to_device") {
-      Transfer(OperandOf(arguments[0]), *result.cast<ffi::Tensor>().GetDLTensorPtr());
+      Transfer(Use(arguments[0]), *result.cast<ffi::Tensor>().GetDLTensorPtr());
+    } else if (name == "exchange_rows") {
+      Exchange(arguments, *result.cast<ffi::Tensor>().GetDLTensorPtr());
     } else if (name != "alloc_storage" && name != "null_value" && name != "make_tuple" &&
                name != "tuple_getitem" && name != "match_shape" && !StartsWith(name, "check_")) {
       Refuse(kBuiltin + name);
@@ -131,6 +133,42 @@ class Capturing {
         << "the model calls " << what << (Region().empty() ? "" : " in " + Region())
         << ": that may differ from run to run, and compiled models make the same calls each time; "
            "have the pass that adds it write a kernel (call_tir, call_dps_packed) instead";
+  }
+
+  // The function's result is a copy; in a captured run the rows go into the tensor that it is of.
+  void Exchange(const ffi::AnyView* arguments, const DLTensor& to) {
+    const Operand own = Use(arguments[0]), from = Use(arguments[1]);
+    if (own.value < 0 || from.value < 0) Refuse("vm.builtin.exchange_rows of a weight");
+    Operand destination;
+    destination.value = NewValue(to, MemoryOf(own.value));
+    destination.written = defined_[destination.value] = true;
+    const bool to_device = steps_.values[own.value].on_device;
+    Step step;
+    step.kind = shared_ ? StepKind::kCopyRows : to_device ? StepKind::kWrite : StepKind::kRead;
+    step.name = to_device ? "cpu to gpu" : "gpu to cpu";
+    step.region = Region();
+    step.operands = {from, destination};
+    step.rows = opencl::RowsOf(arguments);
+    for (const Operand& operand : step.operands) {
+      if (shared_) steps_.memories[MemoryOf(operand.value)].host = true;
+    }
+    if (shared_ && !to_device) {
+      // The host would wait here, while the GPU lacks its next kernels: it copies when it reads.
+      deferred_.emplace(destination.value, std::move(step));
+    } else {
+      steps_.steps.push_back(std::move(step));
+    }
+  }
+
+  // An argument that is read now.
+  Operand Use(const ffi::AnyView& argument) {
+    const Operand operand = OperandOf(argument);
+    const auto found = deferred_.find(operand.value);
+    if (found != deferred_.end()) {
+      steps_.steps.push_back(std::move(found->second));
+      deferred_.erase(found);
+    }
+    return operand;
   }
 
   void Transfer(const Operand& from, const DLTensor& to) {
@@ -160,7 +198,7 @@ class Capturing {
     step.region = Region();
     step.function = function;
     for (int32_t i = 0; i < count; ++i) {
-      Operand operand = OperandOf(arguments[i]);
+      Operand operand = Use(arguments[i]);
       if (operand.value >= 0) {
         // Destination-passing style: what nothing has written yet is what the call writes.
         operand.written = !defined_[operand.value];
@@ -185,6 +223,7 @@ class Capturing {
   Steps steps_;
   std::vector<bool> defined_;  // by value
   std::unordered_map<const void*, int> values_;
+  std::unordered_map<int, Step> deferred_;  // by the value that they make
   std::vector<std::string> regions_;  // the lane functions that the VM is in
 };
 

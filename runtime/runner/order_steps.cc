@@ -54,7 +54,7 @@ class Scan {
     for (int value : steps_.inputs) Add(steps_.values[value].memory, kNever);
     // What a write fills is mapped when a run begins: no kernel may use it for something else before.
     for (const Step& step : steps_.steps) {
-      if (!mapped_ || step.kind != StepKind::kWrite) continue;
+      if (!mapped_ || step.kind != StepKind::kWrite || step.rows.count > 0) continue;
       Add(steps_.values[step.operands[1].value].memory, kNever);
     }
     for (int i = 0; i < Count(steps_); ++i) {
@@ -112,10 +112,12 @@ void PlaceWaits(Steps& steps) {
     Step& step = steps.steps[i];
     for (const Operand& operand : step.operands) {
       if (operand.value < 0) continue;
+      // The other rows may still be being written: who reads them has to wait for that.
+      if (step.kind == StepKind::kCopyRows && operand.written) continue;
       int& writer = written_by[steps.values[operand.value].memory];
       if (operand.written) {
         writer = step.queued() ? i : -1;
-      } else if (step.kind == StepKind::kCpuKernel && writer > waited) {
+      } else if (step.by_host() && writer > waited) {
         step.wait_for = std::max(step.wait_for, writer);
       }
     }

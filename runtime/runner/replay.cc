@@ -58,6 +58,12 @@ opencl::MemoryKind MemoryOf(const Manifest& manifest) {
   return manifest.uses_gpu ? opencl::OpenDevice(0).memory() : opencl::MemoryKind::kCopied;
 }
 
+// Where the host sees a tensor in shared memory.
+void* OnHost(const DLTensor& tensor) {
+  if (tensor.device.device_type == kDLCPU) return tensor.data;
+  return static_cast<opencl::Buffer*>(tensor.data)->shared;
+}
+
 }  // namespace
 
 // A step with everything that it is called with, made once.
@@ -155,7 +161,9 @@ void Replay::Run(Recorder* recorder) {
     if (step.wait_for >= 0) WaitFor(step.wait_for, recorder);
     const int64_t start_ns = recorder == nullptr ? 0 : opencl::HostNow();
     queue_in_use_ = queue_in_use_ || step.queued();
-    if (step.kind == StepKind::kCpuKernel || step.kind == StepKind::kGpuKernel) {
+    if (step.kind == StepKind::kCopyRows) {
+      opencl::CopyRows(OnHost(calls_[i].tensors[0]), OnHost(calls_[i].tensors[1]), step.rows);
+    } else if (step.kind == StepKind::kCpuKernel || step.kind == StepKind::kGpuKernel) {
       const std::vector<ffi::AnyView>& arguments = calls_[i].arguments;
       step.function.CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &nothing);
     } else if (step.queued()) {

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "../rows.h"
+
 namespace syncnas::runner {
 
 // Bytes that values are kept in. Values share one where the one is a view of the other, or the other
@@ -34,9 +36,9 @@ struct Operand {
   bool written = false;
 };
 
-// kWrite and kRead are commands that copy to and from the device. kHandOver is a transfer in shared
-// memory: nothing to do, but worth noting.
-enum class StepKind { kCpuKernel, kGpuKernel, kWrite, kRead, kHandOver };
+// kWrite and kRead are commands that copy to and from the device. In shared memory, kHandOver is a
+// transfer: nothing to do, but worth noting; and kCopyRows, done by the host, what copies rows.
+enum class StepKind { kCpuKernel, kGpuKernel, kWrite, kRead, kHandOver, kCopyRows };
 
 // Kernels of the GPU, writes and reads are handed to its queue, which works them off in order.
 struct Step {
@@ -44,11 +46,13 @@ struct Step {
   std::string name, region;
   tvm::ffi::Function function;    // of kernels
   std::vector<Operand> operands;  // of transfers: source and destination
+  opencl::Rows rows;              // of transfers: what is moved, if not all
   // Before the step: wait until the queue has got through that step. -1: for nothing.
   int wait_for = -1;
   bool waited_for = false;
 
-  bool queued() const { return kind != StepKind::kCpuKernel && kind != StepKind::kHandOver; }
+  bool by_host() const { return kind == StepKind::kCpuKernel || kind == StepKind::kCopyRows; }
+  bool queued() const { return !by_host() && kind != StepKind::kHandOver; }
 };
 
 struct Steps {

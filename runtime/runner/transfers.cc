@@ -30,7 +30,7 @@ void Transfers::Add(int number, const Step& step, opencl::Buffer* buffer, size_t
 void Transfers::MapWrites() {
   if (!mapped_) return;
   for (auto& [number, transfer] : transfers_) {
-    if (!transfer.write() || transfer.mapping != nullptr) continue;
+    if (!transfer.write() || transfer.some_rows() || transfer.mapping != nullptr) continue;
     transfer.mapping = opencl::Map(transfer.buffer, transfer.offset, transfer.bytes, false, Queue(),
                                    &transfer.ready);
   }
@@ -38,7 +38,7 @@ void Transfers::MapWrites() {
 
 opencl::Pending Transfers::Start(int number) {
   Transfer& transfer = transfers_.at(number);
-  if (!mapped_) return Enqueue(transfer);
+  if (!mapped_ || transfer.some_rows()) return Enqueue(transfer);
   opencl::Pending done;
   if (transfer.write()) {
     const opencl::Pending ready = std::exchange(transfer.ready, {});
@@ -57,6 +57,7 @@ opencl::Pending Transfers::Enqueue(const Transfer& transfer) {
   const bool write = transfer.write();
   opencl::Pending done;
   const auto enqueue = [&](opencl::cl_command_queue queue, opencl::cl_event* event) {
+    if (transfer.some_rows()) return EnqueueRows(transfer, queue, event);
     const auto& call = CL();
     return write ? call.clEnqueueWriteBuffer(queue, transfer.buffer->memory, kClFalse,
                                              transfer.offset, transfer.bytes, transfer.host, 0,
@@ -66,10 +67,32 @@ opencl::Pending Transfers::Enqueue(const Transfer& transfer) {
                                             nullptr, event);
   };
   opencl::Stream& queue = Queue();
-  const auto code = queue.Submit(write ? kWrite : kRead, transfer.bytes, enqueue, &done);
+  const opencl::Rows& rows = transfer.step->rows;
+  const size_t bytes = transfer.some_rows() ? rows.count * rows.bytes : transfer.bytes;
+  const auto code = queue.Submit(write ? kWrite : kRead, bytes, enqueue, &done);
   CheckQueue(code, write ? "clEnqueueWriteBuffer" : "clEnqueueReadBuffer", *transfer.step);
   transfer.buffer->MarkUsed(queue.id(), done.number);
   return done;
+}
+
+opencl::cl_int Transfers::EnqueueRows(const Transfer& transfer, opencl::cl_command_queue queue,
+                                      opencl::cl_event* event) {
+  const opencl::Rows& rows = transfer.step->rows;
+  const bool write = transfer.write();
+  // A tensor as lines of its pitch, of which a part is moved; the buffer's and the host's side.
+  const size_t offset = write ? rows.offset : rows.source_offset;
+  const size_t host_offset = write ? rows.source_offset : rows.offset;
+  const size_t pitch = write ? rows.pitch : rows.source_pitch;
+  const size_t host_pitch = write ? rows.source_pitch : rows.pitch;
+  const size_t at[3] = {offset, 0, 0}, host_at[3] = {host_offset, 0, 0};
+  const size_t size[3] = {rows.bytes, rows.count, 1};
+  const auto& call = CL();
+  return write ? call.clEnqueueWriteBufferRect(queue, transfer.buffer->memory, kClFalse, at, host_at,
+                                               size, pitch, 0, host_pitch, 0, transfer.host, 0,
+                                               nullptr, event)
+               : call.clEnqueueReadBufferRect(queue, transfer.buffer->memory, kClFalse, at, host_at,
+                                              size, pitch, 0, host_pitch, 0, transfer.host, 0,
+                                              nullptr, event);
 }
 
 void Transfers::Fetch(int number) {

@@ -8,6 +8,8 @@
 //   when a run ends, for the next; the host copies into it and unmaps it. A read maps behind the
 //   kernel that makes its value, and the host copies that out when it has waited.
 //
+// Rows alone are always commands: the rest of their buffer is used by kernels in the meantime.
+//
 // Computing on a mapping instead would spare the copy, but drivers may map memory that the CPU does not
 // cache (copies.h).
 #pragma once
@@ -51,9 +53,12 @@ class Transfers {
     void* mapping = nullptr;     // where the buffer is mapped, if it is
     opencl::Pending ready = {};  // of a write: when the mapping may be touched
     bool write() const { return step->kind == StepKind::kWrite; }
+    bool some_rows() const { return step->rows.count > 0; }
   };
 
   static opencl::Pending Enqueue(const Transfer& transfer);
+  static opencl::cl_int EnqueueRows(const Transfer& transfer, opencl::cl_command_queue queue,
+                                    opencl::cl_event* event);
   static void Unmap(Transfer& transfer);
 
   const bool mapped_;

@@ -10,6 +10,8 @@ import numpy as np
 
 from syncnas_tvm.work import Shape
 
+PACKED_ROWS = 1
+"""The dimension of a packed tensor that rows are."""
 # Images have fewer channels than a vector; they stay as they are.
 MIN_CHANNELS = 5
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -15,11 +15,8 @@ from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.schedule import convolutions, elementwise, fast_math
 from syncnas_tvm.schedule.convolutions import wide
-from syncnas_tvm.schedule.layout import (
-    is_packable,
-    pack,
-    packed_shape,
-)
+from syncnas_tvm.schedule.layout import PACKED_ROWS, is_packable, pack, packed_shape
+from syncnas_tvm.schedule.merge import redirect
 from syncnas_tvm.work import Shape
 
 Family = Literal[
@@ -72,6 +69,11 @@ class Definition:
     operands: tuple[Operand, ...]
     functions: tuple[tirx.PrimFunc, ...]
     packed: bool = True
+
+    def in_rows(self, shape: Shape, first: int) -> Definition:
+        """The same kernel, writing its packed output into one of ``shape`` from row ``first`` on."""
+        functions = (redirect(f, shape, PACKED_ROWS, first) for f in self.functions)
+        return replace(self, functions=tuple(functions))
 
 
 class Unsupported(Exception):

@@ -89,12 +89,18 @@ class PackedSchedules:
         sums = dtype if on_cpu else "float32"
         return Machine(self.vector, columns, on_cpu, tokens, on_cpu and dtype != HALF, dtype, sums)
 
-    def kernel(self, definition: Definition, lane: Lane) -> tirx.PrimFunc:
-        """The definition's functions, scheduled for ``lane``, as one."""
-        parts = []
-        for space in self.spaces(definition, lane):
-            tuned = None if self.records is None else self.records.tiling(space)
-            parts.append(space.scheduled(tuned))
+    def kernel(
+        self, definition: Definition, lane: Lane, room: tuple[Shape, int] | None = None
+    ) -> tirx.PrimFunc:
+        """The definition's functions, scheduled for ``lane``, as one.
+
+        With ``room``, a packed shape and a row of it, they write their output there. Tiles are those
+        of the kernel without, which is the one that is tuned.
+        """
+        known = self.spaces(definition, lane)
+        spaces = self.spaces(definition.in_rows(*room), lane) if room else known
+        tuned = [None if self.records is None else self.records.tiling(space) for space in known]
+        parts = [space.scheduled(tiling) for space, tiling in zip(spaces, tuned, strict=True)]
         return _final(merge(parts) if len(parts) > 1 else parts[0])
 
     def spaces(self, definition: Definition, lane: Lane) -> list[TuningSpace]:
