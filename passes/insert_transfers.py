@@ -10,19 +10,26 @@ from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
 from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.passes.lanes import lane_attrs
-from syncnas_tvm.passes.row_seams import RowSeam, find_seams, rooms_of, with_room
-from syncnas_tvm.work import LANES, Lane, other
+from syncnas_tvm.passes.row_seams import RowSeam, find_seams, rooms_of, rows_wanted, with_room
+from syncnas_tvm.work import LANES, Interval, Lane, other
 
 # DLPack's device types, as the runtime's copy takes them.
 DEVICE_TYPE = {"cpu": 1, "gpu": 4}
 TRANSFER = "vm.builtin.to_device"
+ROWS_TRANSFER = "vm.builtin.rows_to_device"
 EXCHANGE = "vm.builtin.exchange_rows"
 
 
-def transfer(value: relax.Expr, lane: Lane) -> relax.Call:
-    """The call that copies a tensor to ``lane``."""
+def transfer(
+    value: relax.Expr, lane: Lane, rows: Interval | None = None, axis: int = ROWS
+) -> relax.Call:
+    """The call that copies a tensor to ``lane``; with ``rows``, what its other rows hold is open."""
     type_ = tensor_type(shape_of(value), dtype_of(value))
-    return relax.op.call_pure_packed(TRANSFER, value, DEVICE_TYPE[lane], 0, ty_args=[type_])
+    numbers = (DEVICE_TYPE[lane], 0)
+    if rows is None:
+        return relax.op.call_pure_packed(TRANSFER, value, *numbers, ty_args=[type_])
+    numbers += (axis, rows[0], rows[1] - rows[0])
+    return relax.op.call_pure_packed(ROWS_TRANSFER, value, *numbers, ty_args=[type_])
 
 
 def exchange(
@@ -36,7 +43,8 @@ def exchange(
 
 @tvm.transform.module_pass(opt_level=0, name="InsertTransfers")
 class InsertTransfers:
-    """Make data movement explicit, by demand: only a lane that reads a value gets it.
+    """Make data movement explicit, by demand: only a lane that reads a value gets it, and of a
+    feature map the rows that it reads.
 
     A join becomes a lane function on each lane that reads its value; an exchange of partial sums is
     then one transfer in each direction. Calls of one phase are emitted together: first everything
@@ -149,11 +157,19 @@ class _Mover:
             elif value in self._joins:
                 at[lane] = self._run_join(self._joins[value], lane)
             else:
-                at[lane] = self._move(at[other(lane)], lane)
+                at[lane] = self._move(at[other(lane)], lane, self._rows(value, lane))
         return at[lane]
 
-    def _move(self, value: relax.Expr, lane: Lane) -> relax.Expr:
-        return self._builder.emit(transfer(value, lane), name_hint=f"{value.name}_on_{lane}")
+    def _move(self, value: relax.Expr, lane: Lane, rows: Interval | None) -> relax.Expr:
+        return self._builder.emit(transfer(value, lane, rows), name_hint=f"{value.name}_on_{lane}")
+
+    def _rows(self, value: relax.Var, lane: Lane) -> Interval | None:
+        """The rows of ``value`` that ``lane`` reads; None for all."""
+        shape = shape_of(value)
+        if len(shape) != 4:
+            return None
+        wanted = rows_wanted(self._main, value, shape[ROWS]).get(lane)
+        return None if wanted in (None, (0, shape[ROWS])) else wanted
 
     def _receive(self, seam: RowSeam, lane: Lane) -> relax.Expr:
         """The tensor of the lane's own band with the rows from the other lane that it reads."""

@@ -11,7 +11,7 @@ from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
 from syncnas_tvm.graph.rows import ROWS
-from syncnas_tvm.passes.insert_transfers import EXCHANGE, exchange
+from syncnas_tvm.passes.insert_transfers import EXCHANGE, ROWS_TRANSFER, exchange
 from syncnas_tvm.schedule.layout import PACKED_ROWS, is_packable, packed_shape
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 
@@ -104,6 +104,8 @@ class _MainPacker:
     def _transfer(self, call: relax.Call) -> relax.Call:
         """A transfer of the value in its new layout; its first argument is the copy function."""
         function, value, *rest = call.args
+        if function.global_symbol == ROWS_TRANSFER and _packable(value):
+            rest[2] = relax.prim_value(PACKED_ROWS)
         dtype = self._schedules.types.stored(dtype_of(value), "gpu")
         value = self._cast(self._env[value], dtype)
         type_ = tensor_type(shape_of(value), dtype)

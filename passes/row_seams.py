@@ -65,13 +65,13 @@ def find_seams(main: CallList) -> dict[relax.Var, RowSeam]:
             upper, _ = call.args
             bands = dict(zip(LANES, call.args, strict=True))
             height = shape_of(result)[ROWS]  # type: ignore[arg-type]
-            reads = _reads(main, result, height)  # type: ignore[arg-type]
+            reads = rows_wanted(main, result, height)  # type: ignore[arg-type]
             found[result] = RowSeam(bands, shape_of(upper)[ROWS], height, reads)
     return found  # type: ignore[return-value]
 
 
-def _reads(main: CallList, value: relax.Var, height: int) -> dict[Lane, Interval]:
-    """The rows of ``value`` that lane functions read; joins run on any lane and read all."""
+def rows_wanted(main: CallList, value: relax.Var, height: int) -> dict[Lane, Interval]:
+    """The rows of ``value`` that each lane reads; joins run on any lane and read all."""
     found: dict[Lane, list[Interval]] = {}
     for call in main.calls:
         for position, arg in enumerate(call.args):

@@ -6,6 +6,8 @@ A rule rewrites the private Relax function of a region. Afterwards that function
   and ``syncnas.phase`` (an int: calls of the same phase run at the same time), and
 - *joins*: private functions with the attribute ``syncnas.join`` (``"sum"`` or ``"concat"``), which
   combine what the lanes hold. A join belongs to no lane: it runs on each lane that reads its value.
+  One that only concatenates rows, the CPU lane's above the GPU lane's, runs nowhere: the lanes
+  exchange the rows that they read.
 
 Nothing moves data explicitly: a later pass inserts the transfers that these calls imply.
 """

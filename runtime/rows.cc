@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // vm.builtin.exchange_rows(own, source, axis, first, source first, rows) -> a copy of own, with rows
-// of the other lane's source from row `first` on. Models call it in the one run that is captured; later
-// runs copy the rows alone, into own (runner/capture.h).
+// of the other lane's source from row `first` on.
+// vm.builtin.rows_to_device(tensor, device type, device id, axis, first, rows) -> a copy on that
+// device, of which these rows are needed.
+//
+// Models call them in the one run that is captured. Later runs copy the rows alone, those of
+// exchange_rows into own (runner/capture.h).
 #include "rows.h"
 
 #include <tvm/ffi/container/tensor.h>
@@ -43,7 +47,8 @@ void Exchange(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
   if (count != 6) TVM_FFI_THROW(TypeError) << "exchange_rows takes 6 arguments, found " << count;
   const auto own = arguments[0].cast<ffi::Tensor>();
   const ffi::Tensor merged = OnHost(own);
-  CopyRows(Data(OnHost(arguments[1].cast<ffi::Tensor>())), Data(merged), RowsOf(arguments));
+  const auto source = arguments[1].cast<ffi::Tensor>();
+  CopyRows(Data(OnHost(source)), Data(merged), RowsOf(own, source, arguments + 2));
   const DLDevice device = own.device();
   static const auto move = ffi::Function::GetGlobalRequired("vm.builtin.to_device");
   *result = device.device_type == kDLCPU
@@ -52,17 +57,29 @@ void Exchange(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
                       .cast<ffi::Tensor>();
 }
 
+void ToDevice(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
+  if (count != 6) TVM_FFI_THROW(TypeError) << "rows_to_device takes 6 arguments, found " << count;
+  RowsOf(arguments[0].cast<ffi::Tensor>(), arguments + 3);
+  static const auto move = ffi::Function::GetGlobalRequired("vm.builtin.to_device");
+  move.CallPacked(arguments, 3, result);
+}
+
 TVM_FFI_STATIC_INIT_BLOCK() {
+  ffi::Function::SetGlobal("vm.builtin.rows_to_device", ffi::Function::FromPacked(ToDevice), true);
   ffi::Function::SetGlobal("vm.builtin.exchange_rows", ffi::Function::FromPacked(Exchange), true);
 }
 
 }  // namespace
 
-Rows RowsOf(const ffi::AnyView* arguments) {
-  const auto own = arguments[0].cast<ffi::Tensor>(), source = arguments[1].cast<ffi::Tensor>();
-  const auto axis = arguments[2].cast<int>();
-  const auto first = arguments[3].cast<int64_t>(), source_first = arguments[4].cast<int64_t>();
-  const auto rows = arguments[5].cast<int64_t>();
+Rows RowsOf(const ffi::Tensor& tensor, const ffi::AnyView* numbers) {
+  const ffi::AnyView both[4] = {numbers[0], numbers[1], numbers[1], numbers[2]};
+  return RowsOf(tensor, tensor, both);
+}
+
+Rows RowsOf(const ffi::Tensor& own, const ffi::Tensor& source, const ffi::AnyView* numbers) {
+  const auto axis = numbers[0].cast<int>();
+  const auto first = numbers[1].cast<int64_t>(), source_first = numbers[2].cast<int64_t>();
+  const auto rows = numbers[3].cast<int64_t>();
   bool fits = own.dtype() == source.dtype() && own.ndim() == source.ndim() && axis >= 0 &&
               axis < own.ndim() && first >= 0 && source_first >= 0 && rows > 0 &&
               first + rows <= own.size(axis) && source_first + rows <= source.size(axis) &&

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <tvm/ffi/any.h>
+#include <tvm/ffi/container/tensor.h>
 
 #include <cstddef>
 
@@ -16,9 +17,12 @@ struct Rows {
   size_t offset = 0, pitch = 0;
 };
 
-// From the arguments of vm.builtin.exchange_rows: destination and source tensor, the dimension that
-// rows are, the first row of either, the number of rows. Throws a ValueError where they do not fit.
-Rows RowsOf(const tvm::ffi::AnyView* arguments);
+// `numbers`: the dimension that rows are, the first row in the destination and in the source, the
+// number of rows. Throws a ValueError where they do not fit.
+Rows RowsOf(const tvm::ffi::Tensor& destination, const tvm::ffi::Tensor& source,
+            const tvm::ffi::AnyView* numbers);
+// `numbers`: the same of one tensor, without the source's first row.
+Rows RowsOf(const tvm::ffi::Tensor& tensor, const tvm::ffi::AnyView* numbers);
 
 void CopyRows(const void* source, void* destination, const Rows& rows);
 

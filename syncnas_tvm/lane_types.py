@@ -56,10 +56,10 @@ class LaneTypes:
         return Phase(kernels["cpu"], kernels["gpu"], self._sync(phase.output), phase.reads)
 
     def _sync(self, sync: Sync) -> Sync:
-        """All that lanes exchange are floats; what is converted on the way has no seam."""
+        """All that lanes exchange are floats; bands that are converted on the way have to be joined."""
         divisor = DTYPE_BYTES[WIDE] // DTYPE_BYTES[self.gpu]
         join = tuple(map(self.kernel, sync.join))
-        seam = None if self.converting else sync.seam
+        seam = None if self.converting and sync.kind != "copy" else sync.seam
         if seam:
             seam = replace(seam, row_bytes=seam.row_bytes // divisor)
         return Sync(sync.kind, sync.cpu_bytes // divisor, sync.gpu_bytes // divisor, join, seam)

@@ -84,7 +84,7 @@ class _Recorder:
     def _lacks(self, lane: Lane, phase: Phase) -> int:
         """Bytes of the last value that ``lane`` has to get for ``phase``."""
         output = self.last.output if self.last else phase.output
-        if output.seam and self.where == SHARED:
+        if output.seam:
             return output.seam.bytes_to(lane, phase.rows_read(lane))
         return output.bytes_from(other(lane))
 

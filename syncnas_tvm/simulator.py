@@ -10,7 +10,7 @@ The model, phase by phase:
   on the CPU lane, its output ends there.
 - After a phase the value is whole on the lanes that ran kernels (``copy``), or each lane holds
   its share (``sum``, ``concat``). A lane that runs kernels next gets what it lacks in one
-  transfer, and joins the shares itself; at a seam it gets the rows that it reads, and joins
+  transfer, and joins the shares itself; of bands of rows it gets those that it reads, and joins
   nothing. Nothing of 0 bytes is moved.
 - Contention: while the CPU lane's kernels and the GPU's queue run at the same time, each takes
   ``cpu_contention`` or ``gpu_contention`` times as long. Kernels are treated as fluid: at a
@@ -79,8 +79,8 @@ class Segment:
 
     def __post_init__(self) -> None:
         found: tuple[float, ...]
-        if self.where == SHARED and self.seam:
-            found = (self.seam.cut, self.seam.height, self.seam.row_bytes)
+        if self.seam:
+            found = (self.where, self.seam.cut, self.seam.height, self.seam.row_bytes)
         elif self.where == SHARED:
             found = (
                 self.to_cpu_us,
@@ -181,10 +181,11 @@ class Simulator(Scorer):
                     fetch_us = to_cpu_us
                     cpu_us += last.join_cpu_us
             elif need & ~where:
+                to_cpu_us, to_gpu_us = self.exchange_us(last, segment)
                 if where == CPU:
-                    host += last.to_gpu_us
+                    host += to_gpu_us
                 else:
-                    fetch_us = last.to_cpu_us
+                    fetch_us = to_cpu_us
             if gpu.us or gpu.lead_us:
                 idle, behind = host + gpu.done_us, queue + gpu.us
                 queue = idle if idle > behind else behind
@@ -200,7 +201,7 @@ class Simulator(Scorer):
         return host, queue if queue > host else host, where, last
 
     def exchange_us(self, last: Segment, segment: Segment) -> tuple[float, float]:
-        """Microseconds to give the CPU lane and the GPU what they lack of ``last``'s shared value."""
+        """Microseconds to give the CPU lane and the GPU what they lack of ``last``'s value."""
         seam, reads = last.seam, segment.reads
         if seam is None or reads is None:
             return last.to_cpu_us, last.to_gpu_us

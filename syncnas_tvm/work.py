@@ -114,8 +114,8 @@ SyncKind = Literal["sum", "concat", "copy"]
 
 @dataclass(frozen=True)
 class Seam:
-    """Where bands of rows meet: the CPU lane has the first ``cut`` of ``height`` rows of
-    ``row_bytes`` each, the GPU lane the others."""
+    """Which rows of a feature map the lanes have: the CPU lane the first ``cut`` of ``height``, of
+    ``row_bytes`` each, the GPU lane the others. A lane may have all of them."""
 
     cut: int
     height: int
@@ -134,8 +134,9 @@ class Sync:
 
     ``whole``: a lane has all of it (no join: ``copy`` it where it is read).
     ``cpu_bytes`` and ``gpu_bytes`` are what each lane holds; a lane that needs the value gets
-    the other lane's share and runs its ``join`` kernels (the addition, say) on both. At a ``seam``
-    it gets the rows that it reads and lacks, into a tensor that has its own already: no join runs.
+    the other lane's share and runs its ``join`` kernels (the addition, say) on both. Where there is a
+    ``seam`` it gets only the rows that it reads and lacks, into a tensor that has its own already: no
+    join runs.
     """
 
     kind: SyncKind

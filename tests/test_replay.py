@@ -20,22 +20,45 @@ import syncnas_tvm
 from syncnas_tvm.artifact import Manifest, versions
 from syncnas_tvm.compiler import compile_onnx
 from syncnas_tvm.errors import ArtifactError
-from syncnas_tvm.frontend import TensorSpec
+from syncnas_tvm.frontend import TensorSpec, import_onnx
+from syncnas_tvm.graph.region_graph import RegionGraph
+from syncnas_tvm.passes.row_split import RowSplit
+from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.runtime.executable import Executable
+from syncnas_tvm.targets import load_target
+from syncnas_tvm.work import LANES
 
 ort = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
 def model() -> Path:
-    return zoo.export("mobilenet_v2", size=32)
+    return zoo.export("mobilenet_v2", size=64)
 
 
-@pytest.fixture(scope="module")
-def folder(model: Path, nothing_measured: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bands(model: Path) -> Plan:
+    """Every region cut by rows where it can be, each a little elsewhere than the one before."""
+    graph = RegionGraph(import_onnx(model).mod, load_target("host").channel_step)
+    decisions = []
+    for number, region in enumerate(graph.regions):
+        cuts = [d for d in RowSplit().variants(graph, region) if len(d.regions) == 1]
+        at = min(len(cuts) - 1, len(cuts) // 2 + number % 3 - 1)
+        place = Decision.of(region.name, "Place", lane=LANES[number % 2])
+        decisions.append(cuts[max(0, at)] if cuts else place)
+    return Plan(tuple(decisions))
+
+
+@pytest.fixture(scope="module", params=["channels", "rows"])
+def folder(
+    request: pytest.FixtureRequest,
+    model: Path,
+    nothing_measured: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Every region cut in two: as many syncs as there can be."""
     out = tmp_path_factory.mktemp("replay") / "out"
-    compile_onnx(model, split_all=True, timed=False, verify=False, output=out)
+    plan = bands(model) if request.param == "rows" else None
+    compile_onnx(model, plan=plan, split_all=plan is None, timed=False, verify=False, output=out)
     return out
 
 

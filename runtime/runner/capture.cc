@@ -120,6 +120,9 @@ class Capturing {
       defined_[to] = true;
     } else if (name == "to_device") {
       Transfer(Use(arguments[0]), *result.cast<ffi::Tensor>().GetDLTensorPtr());
+    } else if (name == "rows_to_device") {
+      const auto to = result.cast<ffi::Tensor>();
+      Transfer(Use(arguments[0]), *to.GetDLTensorPtr(), opencl::RowsOf(to, arguments + 3));
     } else if (name == "exchange_rows") {
       Exchange(arguments, *result.cast<ffi::Tensor>().GetDLTensorPtr());
     } else if (name != "alloc_storage" && name != "null_value" && name != "make_tuple" &&
@@ -148,7 +151,8 @@ class Capturing {
     step.name = to_device ? "cpu to gpu" : "gpu to cpu";
     step.region = Region();
     step.operands = {from, destination};
-    step.rows = opencl::RowsOf(arguments);
+    step.rows = opencl::RowsOf(arguments[0].cast<ffi::Tensor>(), arguments[1].cast<ffi::Tensor>(),
+                               arguments + 2);
     for (const Operand& operand : step.operands) {
       if (shared_) steps_.memories[MemoryOf(operand.value)].host = true;
     }
@@ -171,7 +175,7 @@ class Capturing {
     return operand;
   }
 
-  void Transfer(const Operand& from, const DLTensor& to) {
+  void Transfer(const Operand& from, const DLTensor& to, const opencl::Rows& rows = {}) {
     const bool to_device = to.device.device_type != kDLCPU;
     StepKind kind = to_device ? StepKind::kWrite : StepKind::kRead;
     int memory = -1;
@@ -188,6 +192,7 @@ class Capturing {
     step.name = to_device ? "cpu to gpu" : "gpu to cpu";
     step.region = Region();
     step.operands = {from, destination};
+    step.rows = rows;
     steps_.steps.push_back(std::move(step));
   }
 
