@@ -24,7 +24,8 @@ class RowSplit(SplitRule):
     """Divide the rows of a run's output: ``cpu_rows`` of them, from the top, are the CPU lane's.
 
     Each lane computes its band through all regions of the run, and the rows around it that its
-    kernels reach (the halo), so nothing is exchanged until the bands are put together at the end.
+    kernels reach (the halo), so nothing is exchanged until the run ends. There a lane gets the rows
+    that what follows reads and it lacks: all of them, or where another run of bands follows its halo.
     Where a value is averaged over all rows (squeeze-and-excite), each lane does so over its own rows,
     and one small sync follows. Exact up to rounding.
 

@@ -211,7 +211,10 @@ def test_lanes_of_different_types_join_bands() -> None:
     region = graph.run(("r0",))
     work = work_of(apply_plan_module(graph, rows("r0", 6)), region.name)
     assert work.phases[-1].output.seam
-    for types, seams in ((LaneTypes("float32", "float16"), 0), (LaneTypes("float16", "float16"), 1)):
+    for types, seams in (
+        (LaneTypes("float32", "float16"), 0),
+        (LaneTypes("float16", "float16"), 1),
+    ):
         assert sum(p.output.seam is not None for p in types.work(work).phases) == seams
 
 

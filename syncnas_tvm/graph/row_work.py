@@ -77,7 +77,9 @@ def _run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None
     joined = Kernel(
         "concat", (*bands, output.shape), output.dtype, "cpu", (("axis", ROWS),), name="concat"
     )
-    seam = Seam(cut, output.shape[ROWS], tensor_bytes(_with_rows(output.shape, (0, 1)), output.dtype))
+    seam = Seam(
+        cut, output.shape[ROWS], tensor_bytes(_with_rows(output.shape, (0, 1)), output.dtype)
+    )
     phases[-1] = replace(phases[-1], output=Sync("concat", held[0], held[1], (joined,), seam))
     phases[0] = replace(phases[0], reads=_reads(graph, names[0], wanted))
     return Work(tuple(phases))
