@@ -13,6 +13,7 @@ from syncnas_tvm.graph.dataflow import Dataflow, Node
 from syncnas_tvm.graph.forks import Nodes, Stage
 from syncnas_tvm.graph.fusion import groups_of
 from syncnas_tvm.graph.outline import leaving, outline
+from syncnas_tvm.graph.seams import whole_seam
 from syncnas_tvm.work import LANES, Kernel, Lane, Phase, Sync, SyncKind, Work
 
 
@@ -76,7 +77,10 @@ class BranchWork:
             lane: sum(self._bytes(n) for n, own in stage.parts if own == lane) for lane in LANES
         }
         join = self._of(stage.join, "cpu") if stage.join else ()
-        return Phase(all_on("cpu"), all_on("gpu"), Sync(stage.kind, held["cpu"], held["gpu"], join))
+        made = [(n.var, lane) for nodes, lane in stage.parts for n in leaving(self._flow, nodes)]
+        seam = None if stage.join else whole_seam(made)
+        sync = Sync(stage.kind, held["cpu"], held["gpu"], join, seam)
+        return Phase(all_on("cpu"), all_on("gpu"), sync)
 
     def _bytes(self, nodes: Nodes) -> int:
         return bytes_of(tuple(node.var for node in leaving(self._flow, nodes)))

@@ -13,7 +13,7 @@ from syncnas_tvm.graph.calls import CallSite, bytes_of, calls_of
 from syncnas_tvm.graph.dataflow import shape_of
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.rows import ROWS
-from syncnas_tvm.graph.seams import Reads, hull, joins_rows, reads_of, rows_read
+from syncnas_tvm.graph.seams import Reads, hull, joins_rows, reads_of, rows_read, whole_seam
 from syncnas_tvm.work import LANES, Interval, Kernel, Lane, Phase, Seam, Sync, Work
 
 
@@ -78,7 +78,8 @@ def _sync(calls: list[CallSite], joins: list[CallSite], all_calls: tuple[CallSit
             lane: bytes_of(tuple(r for c in calls if c.lane == lane for r in c.results))
             for lane in LANES
         }
-        return Sync("copy", held["cpu"], held["gpu"], seam=_whole(calls))
+        made = [(r, call.lane) for call in calls for r in call.results if r is not None]
+        return Sync("copy", held["cpu"], held["gpu"], seam=whole_seam(made))  # type: ignore[arg-type]
     made_on = {result: c.lane for c in all_calls for result in c.results if c.lane}
     shares = {
         lane: bytes_of(tuple({a: None for j in joins for a in j.args if made_on.get(a) == lane}))
@@ -87,19 +88,6 @@ def _sync(calls: list[CallSite], joins: list[CallSite], all_calls: tuple[CallSit
     kernels = tuple(group.kernel for j in joins for group in groups_of(j.function, "cpu"))
     seam = _seam(joins[0], made_on) if len(joins) == 1 else None
     return Sync(joins[0].join, shares["cpu"], shares["gpu"], kernels, seam)  # type: ignore[arg-type]
-
-
-def _whole(calls: list[CallSite]) -> Seam | None:
-    """The rows of the one feature map that one lane has made."""
-    made = [(r, call.lane) for call in calls for r in call.results if r is not None]
-    if len(made) != 1:
-        return None
-    ((value, lane),) = made
-    shape = shape_of(value)
-    if len(shape) != 4 or shape[ROWS] == 1:
-        return None
-    height = shape[ROWS]
-    return Seam(height if lane == "cpu" else 0, height, bytes_of((value,)) // height)
 
 
 def _seam(join: CallSite, made_on: Mapping[relax.Var, Lane]) -> Seam | None:

@@ -6,14 +6,15 @@ lane's own band, and receives the rows there that it reads and lacks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tvm import relax
 
+from syncnas_tvm.graph.calls import bytes_of
 from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.graph.views import is_row_view, row_view
-from syncnas_tvm.work import Interval
+from syncnas_tvm.work import Interval, Lane, Seam
 
 Reads = tuple[Interval, Interval]
 
@@ -38,6 +39,18 @@ def rows_read(function: relax.Function, position: int) -> Interval:
         return whole
     views = [(row_view(flow, node.var), node.shape[ROWS]) for node in readers]
     return hull((view.first, view.first + rows) for view, rows in views if view)
+
+
+def whole_seam(made: Sequence[tuple[relax.Var, Lane]]) -> Seam | None:
+    """The rows of what the lanes have ``made``, where it is one feature map of one lane."""
+    if len(made) != 1:
+        return None
+    ((value, lane),) = made
+    shape = shape_of(value)
+    if len(shape) != 4 or shape[ROWS] == 1:
+        return None
+    height = shape[ROWS]
+    return Seam(height if lane == "cpu" else 0, height, bytes_of((value,)) // height)
 
 
 def hull(intervals: Iterable[Interval]) -> Interval:
