@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from board_tools import KEY, Lab, session_folders, wait_until
-from cli_tools import Shell
+from board_tools import KEY, Lab, session_folders, start_long_run, wait_until
 
 from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.device.board import Board
@@ -35,18 +34,6 @@ def cpu_lane(model: Path) -> Path:
     output = model.parent / "cpu"
     syncnas_tvm.compile_onnx(model, target="rk3399", output=output, lanes="cpu")
     return output
-
-
-def start_long_run(lab: Lab, folder: Path, where: Path, server: psutil.Process) -> subprocess.Popen:
-    """A client that runs for a minute, once its session has begun."""
-    process = Shell(where).start(
-        "run", folder, "--rpc-tracker", f"127.0.0.1:{lab.port}", "--rpc-key", KEY, "--sustained", 60,
-        "--rpc-timeout", 20,
-    )  # fmt: skip
-    wait_until(lambda: server.children() and session_folders(lab.work), 60)
-    wait_until(lambda: list(lab.work.glob("syncnas-server-*/*/model.so")), 30)
-    time.sleep(1)
-    return process
 
 
 def only_line(process: subprocess.Popen) -> str:
