@@ -348,7 +348,7 @@ def test_profiling_ends(split_folder, inputs) -> None:
 
 def test_long_timings_are_many_calls(cpu_folder, inputs, monkeypatch) -> None:
     """A call to a device has a time-out, and a curve's stretch may be longer than that."""
-    model, asked = load(cpu_folder), []
+    model, asked = syncnas_tvm.load(cpu_folder), []
     monkeypatch.setattr(type(model), "call_s", 0.01)
     measure = model._measure
     monkeypatch.setattr(
