@@ -6,9 +6,10 @@ For each network, target and type of the GPU lane: how many kernels there are, a
 them: work groups, local memory, buffers and arguments beyond the target's limits, vectors or constructs
 that its OpenCL C has not, complaints of a compiler that is told to take OpenCL C 1.2 only. The plans
 are the whole network on the GPU, and every region cut in two where it can be. With ``--run`` the
-network's kernels are also run here, PoCL refusing work groups larger than the target's, and compared
-with onnxruntime: an error above what `compile` allows is a problem too. That takes hours for all:
-``--output`` keeps the rows in a file, and those that it has are not checked again.
+network is also run here with the same kernels, PoCL refusing work groups larger than the target's, and its
+outputs are compared with onnxruntime's: an error above what `compile` allows is a problem too. A network
+whose kernels and launches are another target's, character by character, is that target's run: it has the
+same error. ``--output`` keeps the rows in a file, and those that it has are not checked again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import csv
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 os.environ.setdefault("POCL_MAX_WORK_GROUP_SIZE", "256")
@@ -25,15 +27,17 @@ os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import graph_nets
+import numpy as np
 import tvm
 import zoo
-from kernel_limits import Compiler, check
+from kernel_limits import Checked, Compiler, check, kernel_source, kernel_texts
 from networks import network_parser, print_table
 
 from syncnas_tvm.compiler import HALF_TOLERANCE, TOLERANCE
 from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
+from syncnas_tvm.lowering import build
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.rule import rules
 from syncnas_tvm.plan import Decision, Plan
@@ -73,37 +77,67 @@ def here(target: Target) -> Target:
     )
 
 
+@dataclass
+class Network:
+    """One network, what onnxruntime makes of it, and the errors of runs so far."""
+
+    name: str
+    imported: ImportedModel
+    runs: dict[tuple[str, str, frozenset[str]], float] = field(default_factory=dict)
+
+    @cached_property
+    def inputs(self) -> list[np.ndarray]:
+        return graph_nets.random_inputs(self.imported.mod)
+
+    @cached_property
+    def expected(self) -> list[np.ndarray]:
+        feeds = {s.name: a for s, a in zip(self.imported.inputs, self.inputs, strict=True)}
+        return list(self.imported.original.run(feeds).values())
+
+
 def rows(
-    name: str,
-    imported: ImportedModel,
+    network: Network,
     target: Target,
     compiler: Compiler,
     run: bool,
     known: set[tuple[str, ...]],
+    distinct: set[str],
 ) -> Iterator[Row]:
-    """Check one network for one target, except for the cases that are known."""
-    graph = RegionGraph(imported.mod, target.channel_step)
+    """Check one network for one target, except for the cases that are known.
+
+    What is launched is added to ``distinct``.
+    """
+    graph = RegionGraph(network.imported.mod, target.channel_step)
     for plan_name, plan in plans(graph).items():
         mod = apply_plan(graph, plan)
         for dtype, types in TYPES.items():
-            if (name, target.name, dtype, plan_name) in known:
+            if (network.name, target.name, dtype, plan_name) in known:
                 continue
-            count, found = check(mod, target, types, compiler)
-            error = "-"
+            checked = check(mod, target, types, compiler)
+            distinct |= checked.launched
+            error, found = "-", checked.problems
             if run:
-                value = _error(mod, imported, here(target), types)
-                error = f"{value:.1e}"
-                found += [f"error {error}"] * (value > TOLERANCES[dtype])
-            problems = "; ".join(found) or "none"
-            yield name, target.name, dtype, plan_name, str(count), problems, error
+                key = (plan_name, dtype, checked.launched)
+                if key not in network.runs:
+                    value, missing = _run(mod, network, here(target), types, checked)
+                    network.runs[key] = value
+                    found += missing
+                error = f"{network.runs[key]:.1e}"
+                found += [f"error {error}"] * (network.runs[key] > TOLERANCES[dtype])
+            count, problems = str(len(checked.kernels)), "; ".join(found) or "none"
+            yield network.name, target.name, dtype, plan_name, count, problems, error
 
 
-def _error(mod: tvm.IRModule, imported: ImportedModel, target: Target, types: LaneTypes) -> float:
-    inputs = graph_nets.random_inputs(imported.mod)
-    feeds = {s.name: a for s, a in zip(imported.inputs, inputs, strict=True)}
-    expected = imported.original.run(feeds).values()
-    found = graph_nets.run_compiled(mod, target, inputs, types=types)
-    return max(graph_nets.relative_error(f, e) for f, e in zip(found, expected, strict=True))
+def _run(
+    mod: tvm.IRModule, network: Network, target: Target, types: LaneTypes, checked: Checked
+) -> tuple[float, list[str]]:
+    """The error of a run here, and the kernels that were checked and are not in it."""
+    executable = build(mod, target, types)
+    found = graph_nets.run_executable(executable, graph_nets.uses_gpu(mod), network.inputs)
+    pairs = zip(found, network.expected, strict=True)
+    in_it = set(kernel_texts(kernel_source(executable.mod)).values())
+    missing = [f"{k}: not run" for k, text in checked.kernels.items() if text not in in_it]
+    return max(graph_nets.relative_error(f, e) for f, e in pairs), missing
 
 
 def written(file: Path | None) -> list[Row]:
@@ -123,15 +157,15 @@ def main() -> int:
     options = parser.parse_args()
     targets = [load_target(name) for name in options.target]
     assert all(int(target.gpu["max_threads_per_block"]) == GROUP for target in targets)
-    compiler, done = Compiler(), written(options.output)
+    compiler, done, distinct = Compiler(), written(options.output), set[str]()
 
     def table() -> Iterator[Row]:
         yield from done
         known = {row[:4] for row in done}
         for name in options.network:
-            imported = import_onnx(zoo.export(name, size=224))
+            network = Network(name, import_onnx(zoo.export(name, size=224)))
             for target in targets:
-                for row in rows(name, imported, target, compiler, options.run, known):
+                for row in rows(network, target, compiler, options.run, known, distinct):
                     done.append(row)
                     if options.output is not None:
                         write(options.output, done)
@@ -140,6 +174,7 @@ def main() -> int:
     print_table(HEADER, table())
     bad = sum(row[5] != "none" for row in done)
     print(f"{sum(int(row[4]) for row in done)} kernels in {len(done)} rows, {bad} with problems")
+    print(f"{len(distinct)} launches of this run differ in their source or extents")
     return int(bad > 0)
 
 

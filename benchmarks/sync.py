@@ -1,6 +1,6 @@
 """What one synchronization of the lanes costs, beside a C program that does the same with bare OpenCL.
 
-    python benchmarks/sync.py [--memory shared mapped copied] [--rounds 300] [--plugin FILE]
+    PYTHONPATH=tests python benchmarks/sync.py [--memory shared mapped copied] [--rounds 300] [--plugin FILE]
 
 ``to_gpu`` hands a value to the GPU lane (after which the value's memory may be written again), runs a
 small kernel on it and waits for that; ``to_cpu`` runs the kernel and gets the value for the CPU lane. Both programs are one process (benchmarks/sync_c/, built

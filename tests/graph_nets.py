@@ -265,11 +265,19 @@ def run_compiled(
     types: LaneTypes = FLOAT32,
 ) -> Arrays:
     """Compile an applied module for ``target``, with tuning records if any, and run it here."""
-    uses_gpu = any(str((f.attrs or {}).get(LANE_ATTR)) == "gpu" for _, f in mod.functions_items())
-    executable = build(mod, target, types, records)
-    devices = [tvm.cpu(0), *([gpu_device()] if uses_gpu else [])]
+    return run_executable(build(mod, target, types, records), uses_gpu(mod), inputs)
+
+
+def uses_gpu(mod: tvm.IRModule) -> bool:
+    """Whether an applied module has functions on the GPU lane."""
+    return any(str((f.attrs or {}).get(LANE_ATTR)) == "gpu" for _, f in mod.functions_items())
+
+
+def run_executable(executable: relax.VMExecutable, gpu: bool, inputs: Arrays) -> Arrays:
+    """Run what was built, here; ``gpu``: its module uses the GPU lane."""
+    devices = [tvm.cpu(0), *([gpu_device()] if gpu else [])]
     vm = relax.VirtualMachine(executable, devices)
-    weights = list(vm[WEIGHTS_FUNCTION]()) if uses_gpu else []
+    weights = list(vm[WEIGHTS_FUNCTION]()) if gpu else []
     result = vm["main"](*(tvm.runtime.tensor(a) for a in inputs), *weights)
     return [r.numpy() for r in ([result] if isinstance(result, tvm.runtime.Tensor) else result)]
 

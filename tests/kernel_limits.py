@@ -31,12 +31,15 @@ _BEYOND = re.compile(
     r"\b(?:image\w*_t|sampler_t|double\d*|pipe|generic|atomic_\w*_explicit|work_group_\w+|sub_group_\w+"
     r"|intel_\w+|qcom_\w+|arm_\w+)\b|\b(?<!vload_)(?<!vstore_)half\d+\b"
 )
+# As TVM's code generator writes them: a line before each kernel, and declarations of all.
+_SEPARATOR = "// Function: "
+_DECLARATION = re.compile(r"^__kernel void .*\);\n", re.MULTILINE)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass
 class Nest:
-    """One kernel launch: extents of its work groups and work items, bytes of local memory."""
+    """One kernel launch: extents of its work groups and work items."""
 
     groups: dict[str, int]
     items: dict[str, int]
@@ -198,20 +201,49 @@ def kernel_source(module: tvm.runtime.Module) -> str:
     return "".join(kernel_source(inner) for inner in module.imports)
 
 
-def check(
-    mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compiler
-) -> tuple[int, list[str]]:
-    """The number of an applied plan's GPU kernels, and all problems that they have."""
-    kernels = dict(gpu_kernels(lower(mod, target, types)))
-    found = [p for name, f in kernels.items() for p in launch_problems(name, f, target)]
+def kernel_texts(source: str) -> dict[str, str]:
+    """OpenCL C of each kernel in a module's source by name; the texts do not have the name."""
+    texts = {}
+    for part in source.split(_SEPARATOR)[1:]:
+        name, body = part.split("\n", 1)
+        texts[name] = _DECLARATION.sub("", body).replace(f" {name}(", " kernel_main(").strip()
+    return texts
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An applied plan's GPU kernels, and all problems that they have."""
+
+    kernels: dict[str, str]  # by name: OpenCL C
+    launched: frozenset[str]  # what is run: each function's kernels with their extents
+    problems: list[str]
+
+
+def check(mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compiler) -> Checked:
+    """Hold the GPU kernels of an applied plan against ``target``."""
+    functions = dict(gpu_kernels(lower(mod, target, types)))
+    found = [p for name, f in functions.items() for p in launch_problems(name, f, target)]
     install()
     with tvm.transform.PassContext(opt_level=3):
-        built = tvm.compile(tvm.IRModule(kernels), target=target.gpu_target())
+        built = tvm.compile(tvm.IRModule(functions), target=target.gpu_target())
     source = kernel_source(built.mod)
-    assert source.count("// Function: ") >= len(kernels)
-    return len(kernels), found + source_problems(source, target) + compiler.problems(source)
+    kernels = kernel_texts(source)
+    return Checked(
+        kernels,
+        frozenset(_launched(name, f, kernels) for name, f in functions.items()),
+        found + source_problems(source, target) + compiler.problems(source),
+    )
+
+
+def _launched(name: str, function: tirx.PrimFunc, kernels: dict[str, str]) -> str:
+    """Everything that says what a function does on the GPU, but for its name."""
+    own = re.compile(re.escape(name) + r"_kernel(_\d+)?$")
+    texts = [text for kernel, text in kernels.items() if own.match(kernel)]
+    nests = list(launches(function.body))
+    assert len(texts) == len(nests), f"{name}: {len(texts)} kernels, {len(nests)} launches"
+    return "\n".join([*texts, *map(str, nests)])
 
 
 def problems(mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compiler) -> list[str]:
     """All problems of an applied plan's GPU kernels."""
-    return check(mod, target, types, compiler)[1]
+    return check(mod, target, types, compiler).problems

@@ -64,9 +64,10 @@ void Runner::SetInput(int64_t index, const DLTensor& tensor) {
   const bool same_shape =
       tensor.ndim == input.ndim &&
       std::memcmp(tensor.shape, input.shape, sizeof(int64_t) * input.ndim) == 0;
-  if (!same_type || !same_shape || tensor.device.device_type != kDLCPU) {
+  if (!same_type || !same_shape || tensor.device.device_type != kDLCPU ||
+      !ffi::IsContiguous(tensor)) {
     TVM_FFI_THROW(ValueError) << "input '" << manifest_.inputs[index].name
-                              << "' takes a CPU tensor of the model's own shape and type";
+                              << "' takes a contiguous CPU tensor of the model's own shape and type";
   }
   SetInput(index, static_cast<const char*>(tensor.data) + tensor.byte_offset, ffi::GetDataSize(tensor));
 }

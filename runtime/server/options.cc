@@ -14,7 +14,7 @@ namespace {
 constexpr const char* kHelp =
     "syncnas-server: runs models for clients of TVM's RPC.\n"
     "  --host=ADDRESS         where to listen (127.0.0.1)\n"
-    "  --port=N --port-end=N  first and last port to try (9090 to 9199)\n"
+    "  --port=N --port-end=N  first and last port to try (9090 to 9199); 0: any\n"
     "  --tracker=HOST:PORT    the TVM tracker to register with\n"
     "  --key=NAME             the name to register under (device)\n"
     "  --custom-addr=ADDRESS  the address that the tracker gives to clients\n"
@@ -34,6 +34,21 @@ double Number(const std::string& flag, const std::string& text, double most) {
   return value;
 }
 
+int Port(const std::string& flag, const std::string& text) {
+  const double value = Number(flag, text, 65535);
+  if (value != static_cast<int>(value)) throw std::runtime_error(flag + "=" + text + ": not a port");
+  return static_cast<int>(value);
+}
+
+std::string Address(const std::string& flag, const std::string& text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) {
+    throw std::runtime_error(flag + "=" + text + ": give HOST:PORT");
+  }
+  Port(flag, text.substr(colon + 1));
+  return text;
+}
+
 // What goes into the tracker's JSON unquoted elsewhere has to be plain.
 std::string Plain(const std::string& flag, const std::string& text) {
   for (unsigned char c : text) {
@@ -48,15 +63,12 @@ std::string Plain(const std::string& flag, const std::string& text) {
 
 Options ParseOptions(int argc, char** argv) {
   Options options;
-  const auto port = [](const std::string& flag, const std::string& text) {
-    return static_cast<int>(Number(flag, text, 65535));
-  };
   using Setter = std::function<void(const std::string&)>;
   const std::map<std::string, Setter> setters = {
       {"--host", [&](const auto& v) { options.host = v; }},
-      {"--port", [&](const auto& v) { options.port = port("--port", v); }},
-      {"--port-end", [&](const auto& v) { options.last_port = port("--port-end", v); }},
-      {"--tracker", [&](const auto& v) { options.tracker = v; }},
+      {"--port", [&](const auto& v) { options.port = Port("--port", v); }},
+      {"--port-end", [&](const auto& v) { options.last_port = Port("--port-end", v); }},
+      {"--tracker", [&](const auto& v) { options.tracker = Address("--tracker", v); }},
       {"--key", [&](const auto& v) { options.key = Plain("--key", v); }},
       {"--custom-addr",
        [&](const auto& v) { options.custom_address = Plain("--custom-addr", v); }},

@@ -18,6 +18,8 @@ enum TrackerCode { kPut = 3, kUpdateInfo = 5, kPendingKeys = 7 };
 
 // Answers come at once from a peer that is alive.
 constexpr double kReplySeconds = 5;
+// While a session runs: nobody looks after its limits during a wait.
+constexpr double kBusyReplySeconds = 1;
 constexpr size_t kLongestKey = 4096;
 constexpr size_t kLongestTrackerReply = size_t{1} << 22;
 

@@ -32,7 +32,9 @@ void RemoveLeftOvers(const std::string& work_folder) {
     const std::string name = entry.path().filename().string();
     if (name.rfind(kFolderPrefix, 0) != 0) continue;
     const long process = std::atol(name.c_str() + std::string(kFolderPrefix).size());
-    if (process > 0 && kill(static_cast<pid_t>(process), 0) != 0 && errno == ESRCH) {
+    const bool ended = process == getpid() ||  // ours by now: in a container, numbers come again
+                       (process > 0 && kill(static_cast<pid_t>(process), 0) != 0 && errno == ESRCH);
+    if (ended) {
       fs::remove_all(entry.path(), ignored);
     }
   }

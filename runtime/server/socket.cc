@@ -60,6 +60,15 @@ Socket Make(const addrinfo& address) {
   return Socket(socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
+int PortOf(const Socket& bound) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  getsockname(bound.descriptor(), reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.ss_family == AF_INET6
+                   ? reinterpret_cast<const sockaddr_in6*>(&address)->sin6_port
+                   : reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
+}
+
 void Set(int descriptor, int level, int option, int value) {
   setsockopt(descriptor, level, option, &value, sizeof(value));
 }
@@ -103,13 +112,14 @@ Socket Socket::Connect(const std::string& address, double seconds) {
 Socket Socket::Listen(const std::string& host, int first, int last, int* port) {
   std::string problem = "the address is not known";
   for (*port = first; *port <= last; ++*port) {
-    const Addresses found = Find(host, std::to_string(*port), AI_PASSIVE | AI_NUMERICHOST);
+    const Addresses found = Find(host, std::to_string(*port), AI_PASSIVE);
     if (found == nullptr) break;
     Socket made = Make(*found);
     if (!made.is_open()) break;
     Set(made.descriptor(), SOL_SOCKET, SO_REUSEADDR, 1);
     if (bind(made.descriptor(), found->ai_addr, found->ai_addrlen) == 0 &&
         listen(made.descriptor(), 16) == 0) {
+      if (*port == 0) *port = PortOf(made);
       return made;
     }
     problem = std::strerror(errno);

@@ -19,7 +19,7 @@ class Socket {
 
   // "HOST:PORT"; not open where nobody answers within `seconds`.
   static Socket Connect(const std::string& address, double seconds);
-  // The first free port from `first` to `last`, which is written to *port; throws where none is.
+  // The first free port from `first` to `last` (0: any), which is written to *port; throws where none is.
   static Socket Listen(const std::string& host, int first, int last, int* port);
   // Not open where nobody waits to be accepted.
   Socket Accept() const;

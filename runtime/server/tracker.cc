@@ -27,6 +27,7 @@ std::string Quoted(const std::string& text) { return "\"" + text + "\""; }
 
 void Tracker::Attend(bool offer) {
   if (!wanted()) return;
+  patience_ = offer ? kReplySeconds : kBusyReplySeconds;
   if (!socket_.is_open() && !Connect()) return;
   bool pending = false;
   if (!StillPending(&pending)) return Lose();
@@ -47,7 +48,7 @@ bool Tracker::Connect() {
   const Clock::time_point now = Clock::now();
   if (now < next_try_) return false;
   next_try_ = now + kRetry;
-  socket_ = Socket::Connect(options_.tracker, kReplySeconds);
+  socket_ = Socket::Connect(options_.tracker, patience_);
   if (socket_.is_open() && Register()) {
     Log("registered as '" + options_.key + "' with the tracker at " + options_.tracker);
     complained_ = false;
@@ -61,8 +62,8 @@ bool Tracker::Connect() {
 
 bool Tracker::Register() {
   int32_t magic = 0;
-  if (!socket_.SendNumber(kTrackerMagic, kReplySeconds) ||
-      !socket_.ReceiveNumber(&magic, kReplySeconds) || magic != kTrackerMagic) {
+  if (!socket_.SendNumber(kTrackerMagic, patience_) ||
+      !socket_.ReceiveNumber(&magic, patience_) || magic != kTrackerMagic) {
     return false;
   }
   std::string reply;
@@ -90,8 +91,8 @@ bool Tracker::StillPending(bool* pending) {
 }
 
 bool Tracker::Ask(const std::string& request, std::string* reply) {
-  return socket_.SendText(request, kReplySeconds) &&
-         socket_.ReceiveText(reply, kLongestTrackerReply, kReplySeconds);
+  return socket_.SendText(request, patience_) &&
+         socket_.ReceiveText(reply, kLongestTrackerReply, patience_);
 }
 
 void Tracker::Lose() {

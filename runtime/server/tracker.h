@@ -21,7 +21,8 @@ class Tracker {
   const std::string& match_key() const { return match_key_; }
 
   // To be called now and then. Connects and registers, again after the tracker was restarted, and
-  // tells it that we are alive. With `offer` it also makes sure that the device is on offer.
+  // tells it that we are alive. With `offer` it also makes sure that the device is on offer; without,
+  // a session runs, and a tracker that hangs is given up sooner.
   void Attend(bool offer);
   // The offer has been taken: make a new one at the next chance.
   void Withdraw() { match_key_.clear(); }
@@ -40,6 +41,7 @@ class Tracker {
   Socket socket_;
   std::string match_key_;
   bool complained_ = false;
+  double patience_ = 0;  // seconds for an answer
   std::chrono::steady_clock::time_point taken_since_{};
   std::chrono::steady_clock::time_point next_try_{};
 };

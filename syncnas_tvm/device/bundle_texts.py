@@ -25,7 +25,7 @@ def readme(target: Target, toolchain: str) -> str:
 {target.description}. Built with {toolchain}.
 
 1. Copy this folder to the device (`scp -r`, `adb push`).
-2. On the device, start the server. Without `--tracker` it runs nothing for others:
+2. On the device, start the server (it listens on the loopback alone where `--host` is left out):
 
        ./start-server.sh --host=0.0.0.0 --tracker=HOST:9190
 

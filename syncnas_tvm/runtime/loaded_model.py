@@ -6,7 +6,9 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar
 
 import tvm
@@ -94,10 +96,9 @@ class LoadedModel(ABC):
             if warmup:
                 self._measure(warmup, 0.0)
             latencies: list[float] = []
-            while len(latencies) < repeat:
-                latencies += self._measure(repeat - len(latencies), seconds or self.call_s)
-                if seconds:
-                    break
+            end = monotonic() + seconds if seconds else inf
+            while len(latencies) < repeat and (left_s := end - monotonic()) > 0:
+                latencies += self._measure(repeat - len(latencies), min(left_s, self.call_s))
             return latencies
 
     def profile(self, /, *args: Array | Arrays, **kwargs: Array) -> Timeline:

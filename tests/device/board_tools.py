@@ -1,6 +1,7 @@
 """What the tests on the emulated board share: where it is, a small model for it, its processes."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import zoo
+from cli_tools import Shell
 
 from syncnas_tvm.device.board import Board
 from syncnas_tvm.device.emulate_command import free_port
@@ -81,3 +83,15 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
 def session_folders(work: Path) -> list[Path]:
     """The folders of sessions that have not ended."""
     return list(work.glob("syncnas-server-*/*"))
+
+
+def start_long_run(lab: Lab, folder: Path, where: Path, server: psutil.Process) -> subprocess.Popen:
+    """A client that runs for a minute, once its session has begun."""
+    process = Shell(where).start(
+        "run", folder, "--rpc-tracker", f"127.0.0.1:{lab.port}", "--rpc-key", KEY, "--sustained", 60,
+        "--rpc-timeout", 20,
+    )  # fmt: skip
+    wait_until(lambda: server.children() and session_folders(lab.work), 60)
+    wait_until(lambda: list(lab.work.glob("syncnas-server-*/*/model.so")), 30)
+    time.sleep(1)
+    return process

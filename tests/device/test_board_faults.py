@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from board_tools import KEY, Lab, session_folders, wait_until
-from cli_tools import Shell
+from board_tools import KEY, Lab, session_folders, start_long_run, wait_until
 
 from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.device.board import Board
@@ -35,18 +34,6 @@ def cpu_lane(model: Path) -> Path:
     output = model.parent / "cpu"
     syncnas_tvm.compile_onnx(model, target="rk3399", output=output, lanes="cpu")
     return output
-
-
-def start_long_run(lab: Lab, folder: Path, where: Path, server: psutil.Process) -> subprocess.Popen:
-    """A client that runs for a minute, once its session has begun."""
-    process = Shell(where).start(
-        "run", folder, "--rpc-tracker", f"127.0.0.1:{lab.port}", "--rpc-key", KEY, "--sustained", 60,
-        "--rpc-timeout", 20,
-    )  # fmt: skip
-    wait_until(lambda: server.children() and session_folders(lab.work), 60)
-    wait_until(lambda: list(lab.work.glob("syncnas-server-*/*/model.so")), 30)
-    time.sleep(1)
-    return process
 
 
 def only_line(process: subprocess.Popen) -> str:
@@ -91,7 +78,8 @@ def test_tracker_restarted(lab: Lab, cpu_lane: Path) -> None:
         with lab.tracker():
             # Within the time that a client waits for a device to come back.
             load_on_device(cpu_lane, lab.address, KEY, SECONDS)
-        assert lab.log.count("registered as") == 2
+        # More often where this machine is slow: a tracker that does not answer is asked again.
+        assert lab.log.count("registered as") >= 2
 
 
 def test_server_that_hangs(lab: Lab, cpu_lane: Path) -> None:
@@ -121,6 +109,22 @@ def test_limits(lab: Lab, cpu_lane: Path, flag: str, reason: str) -> None:
             run_for_long(lab, cpu_lane)
         wait_until(lambda: reason in lab.log)
         wait_until(lambda: not server.children() and not session_folders(lab.work))
+
+
+class OldNumber(Board):
+    """The server's process has the number of one that was killed, as it may be in a container."""
+
+    def command(self, program: Path | str, *arguments: str) -> list[str]:
+        (work,) = (a.split("=")[1] for a in arguments if a.startswith("--work-dir="))
+        left = f'mkdir -p "{work}/syncnas-server-$$/1"; exec "$@"'
+        return ["/bin/sh", "-c", left, "sh", *super().command(program, *arguments)]
+
+
+def test_left_overs_of_a_server_with_the_same_number(lab: Lab) -> None:
+    lab = Lab(OldNumber(lab.board.folder), lab.bundle, lab.folder, lab.port)
+    with lab.running() as server:
+        assert [path.name for path in lab.work.iterdir()] == [f"syncnas-server-{server.pid}"]
+        assert not session_folders(lab.work)
 
 
 class FullBoard(Board):
@@ -204,8 +208,8 @@ def test_garbage_is_turned_away(lab: Lab, cpu_lane: Path) -> None:
 
 
 def test_tvms_own_tools(lab: Lab) -> None:
-    """TVM's Python client and its query command work with our server."""
-    with lab.running():
+    """TVM's Python client and its query command work with our server, on whatever port it got."""
+    with lab.running("--port=0"):
         query = [sys.executable, "-m", "tvm.exec.query_rpc_tracker", "--host=127.0.0.1"]
         done = subprocess.run(
             [*query, f"--port={lab.port}"], capture_output=True, text=True, timeout=60, check=False
