@@ -30,20 +30,23 @@ from networks import print_table
 
 from syncnas_tvm.cost_models.bands import distinct, squared
 from syncnas_tvm.cost_models.base import FittedModel, kind_of
+from syncnas_tvm.cost_models.calibration import Uncertainty
 from syncnas_tvm.cost_models.columns import columns_of
 from syncnas_tvm.cost_models.dataset import Dataset, workload
 from syncnas_tvm.cost_models.devices import OTHERS, SHIPPED, Device
 from syncnas_tvm.cost_models.ensemble import JITTERED, Ensemble
-from syncnas_tvm.cost_models.evaluation import Accuracy, by_kind, cross_validate
+from syncnas_tvm.cost_models.evaluation import Accuracy, Labels, by_kind, cross_validate
+from syncnas_tvm.cost_models.evaluation import measured as measured_latency
 from syncnas_tvm.cost_models.features import features_of
 from syncnas_tvm.cost_models.few_shot import FewShotModel, choose_kernels
 from syncnas_tvm.cost_models.learned import LearnedModel, fitted_peak
 from syncnas_tvm.cost_models.roofline import roofline_us
-from syncnas_tvm.cost_models.train import read_data, samples_of
+from syncnas_tvm.cost_models.train import labels_of, read_data, samples_of
 from syncnas_tvm.cost_models.trees import Trees
 from syncnas_tvm.targets import LanePeak
 from syncnas_tvm.work import Kernel, Lane
 
+MEMBERS = ("wide", "narrow", "trees", "mean")
 BY = ("learned", "roofline", "FLOPs")
 SECTIONS = ("folds", "network", "few-shot", "plans", "speed", "members", "nested")
 CHOICES: tuple[dict[str, Any], ...] = tuple(
@@ -113,8 +116,9 @@ def models_of(device: Device) -> dict[str, Callable[[], FittedModel]]:
     }
 
 
-def noise_floor(data: Dataset) -> float:
-    """Mean relative error that is left to a smooth model, from sweeps of channels."""
+def noise_floor(data: Dataset) -> tuple[float, float]:
+    """Mean relative error that is left to a smooth model, and its share within 10 %, from sweeps of
+    channels."""
     ladders: dict[object, list[tuple[float, float]]] = defaultdict(list)
     for sample in data:
         shapes = sample.kernel.shapes
@@ -132,7 +136,8 @@ def noise_floor(data: Dataset) -> float:
                 w = (x - x0) / (x1 - x0)
                 # A residual has the variance of (1 + w^2 + (1 - w)^2) measurements.
                 rest.append((b - (1 - w) * a - w * c) / np.sqrt(1 + w**2 + (1 - w) ** 2))
-    return float(np.mean(np.abs(np.expm1(rest)))) if len(rest) >= 8 else float("nan")
+    off = np.abs(np.expm1(rest))
+    return (float(off.mean()), float((off < 0.1).mean())) if len(off) >= 8 else (np.nan, np.nan)
 
 
 def bootstrap(errors: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
@@ -143,7 +148,11 @@ def bootstrap(errors: np.ndarray, statistic: Callable[[np.ndarray], float]) -> t
 
 
 def folds(
-    data: dict[str, Dataset], devices: Sequence[Device], repeats: int, by: Sequence[str]
+    data: dict[str, Dataset],
+    labels: dict[str, Labels],
+    devices: Sequence[Device],
+    repeats: int,
+    by: Sequence[str],
 ) -> list[dict]:
     """Section ``folds``."""
     rows = []
@@ -152,22 +161,28 @@ def folds(
         measured = samples.latency_us
         for name in by:
             make = models_of(device)[name]
-            runs = [cross_validate(samples, make, seed) for seed in range(repeats)]
+            learn = labels[device.name] if name == "learned" else measured_latency
+            runs = [cross_validate(samples, make, 0, labels=learn)]
+            if name == "learned":  # intervals are those of the first repeat
+                make = partial(LearnedModel, device.peak, uncertainty=Uncertainty())
+            runs += [
+                cross_validate(samples, make, seed, labels=learn) for seed in range(1, repeats)
+            ]
             each = [Accuracy.of(us, std, measured) for us, std in runs]
             errors = np.mean([np.abs(us / measured - 1) for us, _ in runs], axis=0)
             close = np.mean([np.abs(us / measured - 1) < 0.1 for us, _ in runs], axis=0)
             kinds = by_kind(samples, *runs[0])
             rows.append({
                 "model": device.name, "by": name, "kernels": len(samples),
-                **{key: float(np.mean([getattr(a, key) for a in each])) for key in ("mape", "median", "within_10", "spearman", "covered")},
+                **{key: float(np.mean([getattr(a, key) for a in each])) for key in ("mape", "median", "within_10", "spearman")}, "covered": each[0].covered,
                 "mape_95": bootstrap(errors, np.mean), "within_95": bootstrap(close, np.mean),
-                "noise": noise_floor(samples), "kinds": {k: vars(a) for k, a in kinds.items()},
+                "noise": noise_floor(samples)[0], "noise_10": noise_floor(samples)[1], "kinds": {k: vars(a) for k, a in kinds.items()},
             })  # fmt: skip
             print(f"{device.name}: {name} {rows[-1]['mape']:.2%}", flush=True)
-    heads = ["model", "by", "kernels", "mean error", "95 %", "within 10 %", "95 %", "median", "Spearman", "90 % interval covers", "noise"]  # fmt: skip
+    heads = ["model", "by", "kernels", "mean error", "95 %", "within 10 %", "95 %", "median", "Spearman", "90 % interval covers", "noise", "within 10 %"]  # fmt: skip
     print_table(heads, (
         (r["model"], r["by"], r["kernels"], f"{r['mape']:.2%}", _range(r["mape_95"]), f"{r['within_10']:.1%}", _range(r["within_95"]),
-         f"{r['median']:.1%}", f"{r['spearman']:.3f}", f"{r['covered']:.0%}", f"{r['noise']:.1%}") for r in rows))  # fmt: skip
+         f"{r['median']:.1%}", f"{r['spearman']:.3f}", f"{r['covered']:.0%}", f"{r['noise']:.1%}", f"{r['noise_10']:.0%}") for r in rows))  # fmt: skip
     return rows
 
 
@@ -196,7 +211,9 @@ def mobilenet_v2(lane: Lane, dtype: str) -> list[list[Kernel]]:
     return [*blocks, [conv(into, 1280, side)]]
 
 
-def network(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -> list[dict]:
+def network(
+    data: dict[str, Dataset], labels: dict[str, Labels], devices: Sequence[Device], repeats: int
+) -> list[dict]:
     """Section ``network``."""
     rows = []
     for device in devices:
@@ -214,7 +231,8 @@ def network(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -
                 model = make()
                 if isinstance(model, LearnedModel):
                     model.seed = seed
-                model.fit(rest.kernels, rest.latency_us)
+                learn = labels[device.name] if name == "learned" else measured_latency
+                model.fit(rest.kernels, learn(rest))
                 found = np.array([model.predict(b)[0].sum() for b in whole])
                 true = np.array([sum(known[workload(k)] for k in b) for b in whole])
                 nets.append(found.sum() / true.sum() - 1)
@@ -226,13 +244,16 @@ def network(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -
     return rows
 
 
-def few_shot(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -> list[dict]:
+def few_shot(
+    data: dict[str, Dataset], labels: dict[str, Labels], devices: Sequence[Device], repeats: int
+) -> list[dict]:
     """Section ``few-shot``: all of a chip is held out, but for 20 kernels."""
     every = [*SHIPPED, *OTHERS]
     priors = {}
     for device in every:
         samples = data[device.name]
-        priors[device.name] = LearnedModel(device.peak).fit(samples.kernels, samples.latency_us)
+        latency_us = labels[device.name](samples)
+        priors[device.name] = LearnedModel(device.peak).fit(samples.kernels, latency_us)
     rows = []
     for device in devices:
         samples = data[device.name]
@@ -368,7 +389,7 @@ def members(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -
         samples = data[device.name]
         seen = features_of(columns_of(samples.kernels))
         targets = np.log(np.exp2(seen["flops"]) / samples.latency_us / 1e3)
-        errors = np.zeros((repeats, 4))
+        errors, close = np.zeros((2, repeats, 4))
         for seed in range(repeats):
             found = np.zeros((3, len(samples)))
             for out in samples.folds(10, seed):
@@ -376,10 +397,14 @@ def members(data: dict[str, Dataset], devices: Sequence[Device], repeats: int) -
                 part = Ensemble.fit({k: v[rest] for k, v in seen.items()}, targets[rest])
                 found[:, out] = part.members({k: v[out] for k, v in seen.items()})[0]
             every = np.vstack([found, found.mean(0)])
-            errors[seed] = np.abs(np.expm1(targets - every)).mean(1)
-        rows.append({"model": device.name, **dict(zip(("wide", "narrow", "trees", "mean"), errors.mean(0), strict=True))})  # fmt: skip
+            off = np.abs(np.expm1(targets - every))
+            errors[seed], close[seed] = off.mean(1), (off < 0.1).mean(1)
+        rows.append({
+            "model": device.name, **dict(zip(MEMBERS, errors.mean(0), strict=True)),
+            "within_10": dict(zip(MEMBERS, close.mean(0), strict=True)),
+        })  # fmt: skip
     print_table(["model", "wide Gaussian process", "narrow one", "XGBoost", "mean of the three"],
-                ((r["model"], *(f"{r[k]:.2%}" for k in ("wide", "narrow", "trees", "mean"))) for r in rows))  # fmt: skip
+                ((r["model"], *(f"{r[k]:.2%} ({r['within_10'][k]:.0%})" for k in MEMBERS)) for r in rows))  # fmt: skip
     return rows
 
 
@@ -445,11 +470,12 @@ def main() -> None:
     devices = [d for d in SHIPPED if d.name in options.models]
     every = read_data(sorted((options.data / "tophub").glob("*.log")))
     data = {device.name: samples_of(every, device) for device in (*SHIPPED, *OTHERS)}
+    labels = {device.name: labels_of(every, device) for device in (*SHIPPED, *OTHERS)}
     print(f"{len(every)} samples; dropped: {dict(every.dropped)}")
     work: dict[str, Callable[[], list[dict]]] = {
-        "folds": partial(folds, data, devices, options.repeats, options.by),
-        "network": partial(network, data, devices, options.repeats),
-        "few-shot": partial(few_shot, data, devices, options.repeats),
+        "folds": partial(folds, data, labels, devices, options.repeats, options.by),
+        "network": partial(network, data, labels, devices, options.repeats),
+        "few-shot": partial(few_shot, data, labels, devices, options.repeats),
         "plans": partial(plans, options.data, data),
         "speed": partial(speed, devices),
         "members": partial(members, data, devices, options.repeats),

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from syncnas_tvm.cost_models.columns import COLUMNS, DENSE, Column, Columns, numbers_of
+from syncnas_tvm.cost_models.columns import COLUMNS, DENSE, Column, Columns, keys_of
 from syncnas_tvm.work import Lane
 
 Indices = NDArray[np.intp]
@@ -51,8 +51,8 @@ def distinct(squares: Columns) -> tuple[Indices, Indices]:
     sums = places * squares["in"] * squares["kh"] * squares["kw"]
     density = np.rint(1e6 * squares["macs"] / sums)  # as far as structural zeros are told apart
     names = [name for name in COLUMNS if name != "macs"]
-    number = numbers_of([*(squares[name] for name in names), density])
-    _, first = np.unique(number, return_index=True)
+    keys = keys_of([*(squares[name] for name in names), density])
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
     return first, number
 
 

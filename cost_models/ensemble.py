@@ -1,14 +1,13 @@
 """The learned part of a cost model: log GFLOP/s of a kernel from its features.
 
-The mean of two Gaussian processes, on all features and on a few, and of XGBoost. The mean is
-better than any of them by up to 1.2 points of mean error on three of seven data sets (Mali and Adreno), as
-good on RK3399's CPU, and at most 0.3 points worse than the first alone on the others
-(``benchmarks/cost_models.py --sections members``).
+The mean of two Gaussian processes, on all features and on a few, with a covariance of its own each, and
+of XGBoost. On the GPUs the mean is better than any of them (``benchmarks/cost_models.py --sections
+members``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +49,12 @@ class Ensemble:
     def fit(features: Features, targets: Array, seed: int = 0) -> Ensemble:
         """Fit all members to ``targets``, one a kernel; deterministic for each ``seed``."""
         names = tuple(features)
-        x, basis = _matrix(features, names), _matrix(features, BASIS)
+        x, basis = matrix(features, names), matrix(features, BASIS)
         jittered = np.array([name in JITTERED for name in names], float)
         return Ensemble(
             names,
-            GaussianProcess.fit(x, basis, targets),
-            GaussianProcess.fit(_matrix(features, FEW), basis, targets),
+            GaussianProcess.fit(x, basis, targets, matern=False),
+            GaussianProcess.fit(matrix(features, FEW), basis, targets),
             Trees.fit(x, targets, jittered, seed),
         )
 
@@ -66,9 +65,9 @@ class Ensemble:
 
     def members(self, features: Features) -> tuple[Array, Array]:
         """What each member predicts, ``[3, n]``, and how far the nearest training kernel is."""
-        x, basis = _matrix(features, self.names), _matrix(features, BASIS)
+        x, basis = matrix(features, self.names), matrix(features, BASIS)
         wide, far = self.wide.predict(x, basis)
-        narrow, _ = self.narrow.predict(_matrix(features, FEW), basis, nearest=False)
+        narrow, _ = self.narrow.predict(matrix(features, FEW), basis, nearest=False)
         return np.stack([wide, narrow, self.trees.predict(x)]), far
 
     def to_arrays(self) -> dict[str, Array]:
@@ -97,5 +96,6 @@ class Ensemble:
         )
 
 
-def _matrix(features: Features, names: tuple[str, ...] | list[str]) -> Array:
-    return np.stack([features[name] for name in names], axis=1)
+def matrix(features: Features, names: Sequence[str]) -> Array:
+    """These features side by side, ``[n, len(names)]``."""
+    return np.array([features[name] for name in names]).T

@@ -1,6 +1,7 @@
 """What a learned cost model sees of a kernel: numbers derived from its shapes and type.
 
-``VERSION`` is written into every saved model, and changes with whatever changes a number here.
+``VERSION`` is written into every saved model, and changes with whatever changes a number here, or what
+the saved numbers of a member of the ensemble mean.
 Sizes are base-2 logarithms. After the plain sizes come those that explain how well a tuned
 schedule can fit: tiles are divisors of an extent, vectors are 4 or 8 floats wide.
 
@@ -39,7 +40,7 @@ from syncnas_tvm.cost_models.columns import ALGORITHM as ALGORITHM
 from syncnas_tvm.cost_models.columns import CONV, DENSE, DEPTHWISE, Columns, columns_of
 from syncnas_tvm.work import Kernel
 
-VERSION = 1
+VERSION = 2
 LIMIT = 1 << 16
 
 Matrix = NDArray[np.float64]

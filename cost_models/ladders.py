@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syncnas_tvm.cost_models.columns import DENSE, Column, Columns, columns_of, numbers_of
+from syncnas_tvm.cost_models.columns import DENSE, Columns, columns_of, numbers_of
 from syncnas_tvm.work import Kernel
 
 Rungs = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Ranks = NDArray[Any]
-FEW, GRID_COST = 300, 16
-"""Kernels that are compared each with each at once; what a cell of a grid costs in comparisons."""
+ROWS = 256
+"""Kernels that are compared at once with all others of their family: the result stays in the cache."""
+FEW, GRID_COST = 300, 32
+"""Families below which a grid is never worth it; what a cell of one costs in comparisons."""
 
 
 def monotone(kernels: Sequence[Kernel], latency_us: Rungs) -> Rungs:
@@ -38,38 +40,33 @@ def monotone_of(columns: Columns, latency_us: Rungs) -> Rungs:
     sizes = np.stack([columns["in"], columns["out"], rows])
     shared = [dense.astype(np.float64), columns["groups"], columns["kh"], columns["kw"]]
     shared += [np.where(dense, 0, columns[name]) for name in ("w", "columns")]
-    found = latency_us.copy()
-    for members in _families(shared):
-        found[members] = _project(sizes[:, members], latency_us[members])
-    return found
-
-
-def _families(shared: Sequence[Column]) -> list[Indices]:
-    """Indices of kernels that agree in all columns, for each such set of two and more."""
-    key = numbers_of(shared)
-    order = np.argsort(key, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
-    return [part for part in parts if len(part) > 1]
-
-
-def _project(sizes: NDArray[np.float64], latency_us: Rungs) -> Rungs:
-    """Of one family; ``sizes`` ``[3, n]``."""
-    place = [column for column in sizes if column.min() != column.max()]
-    if not place:
-        return np.full_like(latency_us, np.exp(np.log(latency_us).mean()))
-    count, project = len(latency_us), _each_with_each
-    if count > FEW:
-        axes = [np.unique(column, return_inverse=True) for column in place]
-        place = [where for _, where in axes]
-        if count**2 > GRID_COST * prod(len(rungs) for rungs, _ in axes):
-            project = _on_a_grid
+    family = numbers_of(shared)
     order = np.argsort(latency_us, kind="stable")
+    order = order[np.argsort(family[order], kind="stable")]
+    sizes = sizes.astype(_small_type(sizes.max(initial=0)))[:, order]
+    first = np.flatnonzero(np.diff(family[order], prepend=-1))
+    several = np.minimum.reduceat(sizes, first, 1) < np.maximum.reduceat(sizes, first, 1)
+    low, high = np.arange(len(order)), np.arange(len(order))
+    for start, end, axes in zip(first, [*first[1:], len(order)], several.T, strict=True):
+        if end - start > 1:
+            slowest, fastest = _relatives(sizes[axes, start:end], end - start)
+            low[start:end], high[start:end] = slowest + start, fastest + start
+    found = np.empty_like(latency_us)
     sorted_us = latency_us[order]
-    sorted_place = np.array(place, _small_type(max(map(np.max, place))))[:, order]
-    low, high = project(sorted_place)
-    found = np.empty(count)
     found[order] = np.sqrt(sorted_us[low] * sorted_us[high])
     return found
+
+
+def _relatives(place: Ranks, count: int) -> tuple[Indices, Indices]:
+    """Of one family's kernels, ``[axes, count]``, sorted by latency: for each the last one that is no
+    larger along any axis, and the first that is no smaller."""
+    if not len(place):
+        return np.full(count, count - 1), np.zeros(count, np.intp)
+    if count > FEW:
+        axes = [np.unique(column, return_inverse=True) for column in place]
+        if count**2 > GRID_COST * prod(len(rungs) for rungs, _ in axes):
+            return _on_a_grid(np.array([where for _, where in axes], _small_type(count)))
+    return _each_with_each(place)
 
 
 def _small_type(most: float) -> type[np.integer[Any]]:
@@ -77,15 +74,25 @@ def _small_type(most: float) -> type[np.integer[Any]]:
 
 
 def _each_with_each(place: Ranks) -> tuple[Indices, Indices]:
-    """Of kernels sorted by latency: for each the last one that is smaller, and the first that is
-    larger."""
+    """A kernel is a relative of its own: none looks among the faster ones for one that is smaller."""
     count = place.shape[1]
-    smaller, larger = np.ones((2, count, count), bool)
+    low, high = np.empty((2, count), np.intp)
     backwards = place[:, ::-1].copy()
-    for where, other in zip(place, backwards, strict=True):
-        smaller &= other <= where[:, None]
-        larger &= where >= where[:, None]
-    return count - 1 - smaller.argmax(1), larger.argmax(1)
+    for start in range(0, count, ROWS):
+        rows = slice(start, start + ROWS)
+        here = place[:, rows, None]
+        smaller = _no_larger(backwards[:, None, : count - start], here)
+        larger = _no_larger(here, place[:, None, : start + ROWS])
+        low[rows], high[rows] = count - 1 - smaller.argmax(1), larger.argmax(1)
+    return low, high
+
+
+def _no_larger(some: Ranks, others: Ranks) -> NDArray[np.bool_]:
+    """Whether ``some`` are no larger than ``others`` along any axis."""
+    found = some[0] <= others[0]
+    for one, other in zip(some[1:], others[1:], strict=True):
+        found &= one <= other
+    return found
 
 
 def _on_a_grid(place: Ranks) -> tuple[Indices, Indices]:

@@ -6,19 +6,21 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from syncnas_tvm.cost_models.bands import band_rate, band_std, distinct, squared
 from syncnas_tvm.cost_models.base import FittedModel, Microseconds, kind_of
 from syncnas_tvm.cost_models.calibration import Uncertainty, calibrate
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
-from syncnas_tvm.cost_models.columns import Columns, columns_of, is_learnable
+from syncnas_tvm.cost_models.columns import LEARNABLE, Columns, columns_of, is_learnable
 from syncnas_tvm.cost_models.ensemble import Ensemble
 from syncnas_tvm.cost_models.features import VERSION, features_of
 from syncnas_tvm.cost_models.ladders import monotone_of
@@ -59,13 +61,15 @@ class LearnedModel(FittedModel):
     other than convolutions and matrix products get the roofline. What is fused behind a kernel is
     free, but for whole tensors that it reads: these take their bytes over the bandwidth.
 
-    ``seed`` is of the training, ``about`` is kept with the model (data, date, device).
+    ``seed`` is of the training, ``about`` is kept with the model (data, date, device). An ``uncertainty``
+    that is given is not looked for, which is four fifths of the training.
     """
 
     peak: LanePeak
     seed: int = 0
     about: dict[str, Any] = field(default_factory=dict)
     learned: Learned | None = None
+    uncertainty: Uncertainty | None = None
 
     def fit(self, kernels: Sequence[Kernel], latency_us: Microseconds) -> LearnedModel:
         """See :meth:`FittedModel.fit`. The uncertainty is found on parts that are
@@ -80,17 +84,17 @@ class LearnedModel(FittedModel):
             self.learned = Learned(
                 Ensemble.fit(found, targets, self.seed),
                 TrainingRange.of(found),
-                calibrate(found, targets, self.seed),
+                self.uncertainty or calibrate(found, targets, self.seed),
             )
         self.peak = fitted_peak(kernels, latency_us, self.peak)
         return self
 
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
         """See :meth:`CostModel.predict`."""
-        known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
-        if 0 < len(known) == len(kernels):
+        if kernels and LEARNABLE.issuperset([kernel.op for kernel in kernels]):
             us, share = self._learned_us(kernels)
             return us, us * share
+        known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
         latency_us, std_us = self._roofline(kernels, set(known))
         if known:
             us, share = self._learned_us([kernels[index] for index in known])
@@ -122,13 +126,16 @@ class LearnedModel(FittedModel):
         squares = squared(columns)
         first, place = distinct(squares)
         seen = features_of({name: column[first] for name, column in squares.items()})
-        rates, far = (found[place] for found in learned.ensemble.predict(seen))
+        with _blas().limit(limits=1):  # threads wait for one another longer than the work takes
+            rates, far = (found[place] for found in learned.ensemble.predict(seen))
         inside = _inside(learned.range.octaves_outside(seen))[place]
         flops = _flops(columns)
         log_us = np.log(flops / 1e3) - rates - band_rate(columns)
         bare = np.where(inside < 1)[0]
         for index in bare:
-            roof = np.log(roofline_us(replace(kernels[index], epilogue=()), self.peak))
+            kernel = kernels[index]
+            whole = replace(kernel, epilogue=()) if kernel.epilogue else kernel
+            roof = np.log(roofline_us(whole, self.peak))
             log_us[index] += (1 - inside[index]) * (roof - log_us[index])
         gain = np.where(columns["winograd"] > 0, WINOGRAD_GAIN, 1.0)
         us = monotone_of(
@@ -141,7 +148,9 @@ class LearnedModel(FittedModel):
 
     def _epilogue_us(self, kernels: Sequence[Kernel]) -> NDArray[np.float64]:
         found = np.zeros(len(kernels))
-        for index, kernel in enumerate(kernels):
+        epilogues = [kernel.epilogue for kernel in kernels]
+        for index in compress(range(len(kernels)), epilogues):
+            kernel = kernels[index]
             for step in kernel.epilogue:
                 for shape in step.operands:
                     if shape == kernel.out_shape:
@@ -190,6 +199,11 @@ class LearnedModel(FittedModel):
             return cls(LanePeak(**about["peak"]), about=about["about"], learned=learned)
         except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is no cost model ({error}); train it again") from error
+
+
+@lru_cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _inside(octaves: NDArray[np.float64]) -> NDArray[np.float64]:

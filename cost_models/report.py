@@ -21,7 +21,7 @@ from syncnas_tvm.cost_models.dataset import Dataset
 from syncnas_tvm.cost_models.devices import SHIPPED
 from syncnas_tvm.cost_models.evaluation import Accuracy, by_kind, cross_validate
 from syncnas_tvm.cost_models.learned import LearnedModel
-from syncnas_tvm.cost_models.train import NAMES, read_data, samples_of
+from syncnas_tvm.cost_models.train import NAMES, labels_of, read_data, samples_of
 from syncnas_tvm.errors import InputError
 
 COLUMNS = ("model", "kind", "kernels", "mean error", "median", "within 10 %", "rank correlation", "90 % interval covers")  # fmt: skip
@@ -73,7 +73,8 @@ def _work(command: Command) -> None:
             command.interrupts.check()
             samples = samples_of(data, device)
             make = partial(LearnedModel, device.peak)
-            us, std_us = cross_validate(samples, make, options.seed)
+            labels = labels_of(data, device)
+            us, std_us = cross_validate(samples, make, options.seed, labels=labels)
             results.append(Result(device.name, samples, us, by_kind(samples, us, std_us)))
             draw(results[-1], options.output / f"{device.name}.png")
     table = markdown(results)

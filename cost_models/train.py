@@ -16,10 +16,18 @@ from syncnas_tvm.cli import Command, Parser, check_writable, end, run_command
 from syncnas_tvm.cost_models.cleaning import clean
 from syncnas_tvm.cost_models.dataset import Dataset
 from syncnas_tvm.cost_models.devices import SHIPPED, Device
-from syncnas_tvm.cost_models.evaluation import FOLDS, Accuracy, by_kind, cross_validate
+from syncnas_tvm.cost_models.evaluation import (
+    FOLDS,
+    Accuracy,
+    Labels,
+    by_kind,
+    cross_validate,
+    measured,
+)
 from syncnas_tvm.cost_models.features import VERSION
 from syncnas_tvm.cost_models.importers import import_tophub
 from syncnas_tvm.cost_models.learned import LearnedModel
+from syncnas_tvm.cost_models.two_types import denoised
 from syncnas_tvm.errors import InputError
 
 NAMES = [device.name for device in SHIPPED]
@@ -63,15 +71,25 @@ def samples_of(data: Dataset, device: Device) -> Dataset:
     return clean(found, device.peak.gflops)
 
 
+def labels_of(data: Dataset, device: Device) -> Labels:
+    """What a model of ``device`` learns of its samples: in half precision, :func:`denoised` latencies
+    where the device was also measured in single precision, else what was measured."""
+    other = data.of(device.measured, device.lane, "float32")
+    if device.dtype == "float32" or len(other) == 0:
+        return measured
+    single = clean(other, device.peak.gflops)
+    return lambda samples: denoised(samples, single)
+
+
 def train(data: Dataset, device: Device, folder: Path, seed: int = 0) -> Mapping[str, Accuracy]:
     """Train a model, write it and its card to ``folder``; how good it is on parts held out in turn.
 
     Raises InputError where the data has too few kernels of the device.
     """
     samples = samples_of(data, device)
-    made = partial(LearnedModel, device.peak, seed)
-    found = by_kind(samples, *cross_validate(samples, made, seed))
-    model = made().fit(samples.kernels, samples.latency_us)
+    made, labels = partial(LearnedModel, device.peak, seed), labels_of(data, device)
+    found = by_kind(samples, *cross_validate(samples, made, seed, labels=labels))
+    model = made().fit(samples.kernels, labels(samples))
     model.about = _about(samples, device)
     model.save(folder / f"{device.name}.npz")
     card = _card(device, model, samples, found)

@@ -36,20 +36,15 @@ class TrainingRange:
     def octaves_outside(self, features: Mapping[str, Array]) -> Array:
         """How many octaves each kernel's sizes lie outside, added up; 0 inside."""
         kinds, groups = _groups(features)
-        sizes = np.stack([features[name] for name in SIZES], axis=1)
-        found = np.zeros(len(sizes))
-        names, where = np.unique(groups, return_inverse=True)
-        for number, name in enumerate(names):
-            here = where == number
-            kind = str(kinds[np.argmax(here)])
-            if kind not in self.boxes:
-                found[here] = NEW_KIND
-                continue
-            extra = 0.0 if str(name) in self.boxes else NEW_WINDOW
-            box = np.array(self.boxes[str(name) if extra == 0 else kind])
-            beyond = np.maximum(box[:3] - sizes[here], sizes[here] - box[3:])
-            found[here] = extra + np.maximum(beyond, 0).sum(1)
-        return found
+        sizes = np.array([features[name] for name in SIZES])
+        names, first, where = np.unique(groups, return_index=True, return_inverse=True)
+        boxes, extra = np.zeros((len(names), 6)), np.zeros(len(names))
+        for number, (name, kind) in enumerate(zip(names, kinds[first], strict=True)):
+            box = self.boxes.get(str(name)) or self.boxes.get(str(kind))
+            extra[number] = 0.0 if str(name) in self.boxes else NEW_WINDOW if box else NEW_KIND
+            boxes[number] = box or 0.0
+        low, high = boxes.T[:3, where], boxes.T[3:, where]
+        return extra[where] + np.maximum(np.maximum(low - sizes, sizes - high), 0).sum(0)
 
 
 def _groups(features: Mapping[str, Array]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

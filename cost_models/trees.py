@@ -21,8 +21,8 @@ Array = NDArray[Any]
 COPIES, JITTER = 8, 0.1
 """Copies of each kernel, and the noise on its sizes in standard deviations of each."""
 PARAMETERS = {
-    "max_depth": 6,
-    "eta": 0.08,
+    "max_depth": 5,
+    "eta": 0.12,
     "subsample": 0.8,
     "colsample_bynode": 0.3,
     "min_child_weight": 2,
@@ -31,7 +31,7 @@ PARAMETERS = {
     "nthread": 1,
     "verbosity": 0,
 }
-ROUNDS = 160
+ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ class Trees:
 
     def predict(self, inputs: Array) -> Array:
         """Expected targets, one a row of ``inputs``."""
-        return (
-            self.booster.inplace_predict(inputs.astype(np.float32)).astype(np.float64) + self.mean
-        )
+        rows = inputs.astype(np.float32, "C")
+        return self.booster.inplace_predict(rows).astype(np.float64) + self.mean
 
     def to_arrays(self) -> dict[str, Array]:
         """Arrays that :meth:`from_arrays` takes."""

@@ -16,6 +16,7 @@ from syncnas_tvm.cost_models.cleaning import clean
 from syncnas_tvm.cost_models.columns import ALGORITHM, is_winograd
 from syncnas_tvm.cost_models.dataset import Dataset, Sample, workload
 from syncnas_tvm.cost_models.importers import import_metaschedule, import_tophub
+from syncnas_tvm.cost_models.two_types import denoised
 from syncnas_tvm.errors import InputError
 
 CPU = "llvm -device=arm_cpu -model=rk3399 -mtriple=aarch64-linux-gnu"
@@ -185,6 +186,41 @@ class TestDataset:
     def test_one_lane_of_one_device(self) -> None:
         assert len(self.DATA.of("a", "cpu", "float32")) == 33
         assert not len(self.DATA.of("a", "gpu", "float32"))
+
+
+class TestTwoTypes:
+    """Kernels twice as fast with halves, the more so the more channels; each type with its own noise."""
+
+    @staticmethod
+    def measured(dtype: str, seed: int) -> tuple[Dataset, np.ndarray]:
+        random, samples, true = np.random.default_rng(seed), [], []
+        for into in range(8, 88, 8):
+            for out in range(8, 88, 8):
+                kernel = replace(conv(into, out, "gpu"), dtype=dtype)
+                us = kernel.macs / 1e3 / (1 if dtype == "float32" else 1.5 + into / 100)
+                true.append(us)
+                samples.append(Sample(kernel, "mali", us * float(np.exp(random.normal(0, 0.04)))))
+        return Dataset(tuple(samples)), np.array(true)
+
+    def test_noise_that_only_one_type_has_is_less(self) -> None:
+        half, true = self.measured("float16", 1)
+        single, _ = self.measured("float32", 2)
+        found = denoised(half, single)
+        before, after = (np.abs(np.log(us / true)).mean() for us in (half.latency_us, found))
+        assert after < 0.9 * before
+
+    def test_learns_nothing_of_other_workloads(self) -> None:
+        half, _ = self.measured("float16", 1)
+        single, _ = self.measured("float32", 2)
+        here = half.take(range(60))
+        there = replace(single, samples=single.samples[:60])
+        assert np.array_equal(denoised(here, single), denoised(here, there))
+
+    def test_few_pairs_are_left_as_they_are(self) -> None:
+        half, _ = self.measured("float16", 1)
+        single, _ = self.measured("float32", 2)
+        few = replace(single, samples=single.samples[:20])
+        assert np.array_equal(denoised(half, few), half.latency_us)
 
 
 def test_metaschedule_databases_become_samples(tmp_path: Path) -> None:

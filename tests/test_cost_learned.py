@@ -131,12 +131,13 @@ class TestFeatures:
             assert found[name][0] == found[name][1], name
 
 
+@pytest.mark.parametrize("matern", [True, False])
 class TestGaussianProcess:
-    def test_follows_a_smooth_function_of_one_of_its_inputs(self) -> None:
+    def test_follows_a_smooth_function_of_one_of_its_inputs(self, matern: bool) -> None:
         random = np.random.default_rng(0)
         x = random.normal(size=(80, 4))
         y = np.sin(2 * x[:, 0]) + 0.5 * x[:, 1]
-        found = GaussianProcess.fit(x[:60], x[:60, 1:2], y[:60])
+        found = GaussianProcess.fit(x[:60], x[:60, 1:2], y[:60], matern=matern)
         mean, far = found.predict(x[60:], x[60:, 1:2])
         assert np.abs(mean - y[60:]).mean() < 0.05
         assert ((far >= 0) & (far <= 1)).all()
@@ -145,9 +146,23 @@ class TestGaussianProcess:
         again = GaussianProcess.from_arrays(found.to_arrays()).predict(x[60:], x[60:, 1:2])
         assert np.array_equal(again[0], mean)
 
-    def test_knows_its_own_points(self) -> None:
+    def test_predicts_what_the_formula_says(self, matern: bool) -> None:
+        random = np.random.default_rng(0)
+        x, new = random.normal(size=(300, 5)), random.normal(size=(150, 5))
+        found = GaussianProcess.fit(x, x[:, :1], np.cos(x[:, 0]), matern=matern, steps=5)
+        points = x / found.scale
+        squares = ((new[:, None] / found.scale - points) ** 2).sum(2)
+        root = np.sqrt(3 * squares)
+        near = (1 + root) * np.exp(-root) if matern else 1 / (1 + squares / 2)
+        basis = (new[:, :1] - found.basis_center) / found.basis_scale
+        wanted = found.signal * near @ found.weights + basis @ found.slopes[1:] + found.slopes[0]
+        mean, far = found.predict(new, new[:, :1])
+        assert mean == pytest.approx(wanted + found.mean, abs=1e-3)
+        assert far == pytest.approx(1 - near.max(1) ** 2, abs=1e-3)
+
+    def test_knows_its_own_points(self, matern: bool) -> None:
         x = np.random.default_rng(0).normal(size=(30, 2))
-        found = GaussianProcess.fit(x, x, x[:, 0])
+        found = GaussianProcess.fit(x, x, x[:, 0], matern=matern)
         mean, far = found.predict(x, x)
         assert mean == pytest.approx(x[:, 0], abs=0.05)
         assert far.max() < 1e-3
@@ -202,6 +217,10 @@ class TestMonotone:
         assert (found[:, None] <= found[None] * (1 + 1e-9))[smaller].all()
         assert found.std() < us.std()
 
+    def test_kernels_that_are_alike_take_the_same(self) -> None:
+        found = monotone([conv(8, 8)] * 3, np.array([1.0, 2.0, 4.0]))
+        assert found == pytest.approx(2.0)
+
     def test_other_widths_and_windows_are_left_alone(self) -> None:
         wanted = [conv(64, 32), conv(64, 64, side=7), conv(64, 64, window=3), depthwise(64)]
         us = np.array([40.0, 30.0, 20.0, 10.0])
@@ -245,7 +264,7 @@ class TestLearnedModel:
                 LearnedModel.load(path)
         monkeypatch.setattr("syncnas_tvm.cost_models.learned.VERSION", 99)
         with pytest.raises(
-            InputError, match="trained on features of version 1, this is version 99"
+            InputError, match="trained on features of version 2, this is version 99"
         ):
             shipped("rk3399-cpu-float32")
 

@@ -7,9 +7,11 @@ both work in this process, and all kernels of a batch are called in turn, as a n
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.targets import Target
 
+MOST_THREADS = 8
+"""Candidates that are built at once: a visit of a kernel has as many."""
 ROUNDS = 15
 # Floats that are written between two calls, so that a kernel finds its weights where it finds them
 # in a network: out of the nearest caches.
@@ -34,7 +38,7 @@ SWEEP = 1 << 20
 
 @derived_object
 class HostBuilder(PyBuilder):
-    """Compiles and links candidates in this process, one after the other, for ``target``.
+    """Compiles and links candidates in this process, on all of its cores, for ``target``.
 
     They go to folders in ``scratch`` (default: the system's).
     """
@@ -46,7 +50,9 @@ class HostBuilder(PyBuilder):
 
     def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
         """A library each, in a folder of its own: MetaSchedule removes the folder afterwards."""
-        return [self._build(wanted) for wanted in build_inputs]
+        # Code generation and linkers leave Python's lock alone.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+            return list(pool.map(self._build, build_inputs))
 
     def _build(self, wanted: BuilderInput) -> BuilderResult:
         folder = Path(tempfile.mkdtemp(prefix="syncnas-tune-", dir=self._scratch))
