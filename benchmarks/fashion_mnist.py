@@ -119,7 +119,7 @@ def train(
     """Validation and test accuracy of one training, and its seconds of CPU (since it last went on)."""
     started = time.process_time()
     trainer = Trainer(model, data, settings, path=path)
-    val = trainer.run(val_every=settings.epochs)
+    val = trainer.run()
     test = trainer.evaluate("test")
     path.unlink(missing_ok=True)
     return val.top1, test.top1, time.process_time() - started
@@ -216,7 +216,6 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in names} | shapes
     settings |= {k: v for k, v in recipe.to_json().items() if k not in ("seed", "threads")}
     check_settings(options.found / "settings.json", settings)
-    pairs = []
     for budget in options.budgets:
         task = SearchTask(
             BASE,
@@ -229,33 +228,29 @@ def main() -> None:
             folder=options.folder / f"budget-{budget:g}",
         )
         config = search(task, options.trials, options.found)
-        pairs.append((task, config, rival(task.allocator, budget)))
-    # Seed by seed, so that what is there after an interruption is of both budgets.
-    for seed in range(options.seeds):
-        for task, config, base in pairs:
+        base = rival(task.allocator, budget)
+        for seed in range(options.seeds):
             for name in ("branched", "base"):
-                if (f"{task.budget:g}", name, str(seed)) in known(table):
+                if (f"{budget:g}", name, str(seed)) in known(table):
                     continue
                 torch.manual_seed(seed)
                 if name == "branched":
-                    model, us = (
-                        branched_model(task, config, data),
-                        task.allocator.time(config).latency_us,
-                    )
+                    model = branched_model(task, config, data)
+                    width, us = options.width, task.allocator.time(config).latency_us
                 else:
-                    model, us = base_model(base, options.width, recipe, data), base.latency_us
+                    model = base_model(base, options.width, recipe, data)
+                    width, us = options.width * base.width, base.latency_us
                 mmacs = count(model, data.size, data.channels).macs / 1e6
-                path = options.folder / f"{name}-{task.budget:g}-{seed}.pth"
+                path = options.folder / f"{name}-{budget:g}-{seed}.pth"
                 val, test, seconds = train(model, data, replace(recipe, seed=seed), path)
-                width = options.width * (base.width if name == "base" else 1)
                 add(
                     table,
                     (
-                        f"{task.budget:g}", name, seed, f"{width:g}", f"{us:.1f}", f"{mmacs:.2f}",
+                        f"{budget:g}", name, seed, f"{width:g}", f"{us:.1f}", f"{mmacs:.2f}",
                         f"{val:.4f}", f"{test:.4f}", f"{seconds:.0f}",
                     ),
                 )  # fmt: skip
-                report(table, [task.budget])
+            report(table, [budget])
 
 
 def branched_model(task: SearchTask, config: BranchedConfig, data: Data) -> torch.nn.Module:
