@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ from syncnas_tvm.nas.data import Data, Split
 from syncnas_tvm.nas.settings import TrainSettings
 
 EVALUATION_BATCH = 512
-LAYOUT = torch.channels_last
-"""Of weights and images: on a CPU, gradients of narrow convolutions are computed twice as fast."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,16 @@ class Trainer:
         self.device = torch.device(device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.model = model.to(self.device, memory_format=LAYOUT)
+        self.model = model.to(self.device)
         self.teacher = teacher.to(self.device).eval() if teacher is not None else None
         self.steps = data.count("train") // min(settings.batch, data.count("train"))
         if self.steps == 0:
             raise DataError("there are no training images")
-        self.averaged = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
+        self.averaged = AveragedModel(model, avg_fn=self._average, use_buffers=True)
         # Batch norms and biases are not decayed.
         groups = _decayed(model, settings.weight_decay)
         self.optimizer = torch.optim.SGD(
-            groups,
-            settings.scaled_learning_rate,
-            momentum=settings.momentum,
-            nesterov=True,
-            foreach=True,
+            groups, settings.scaled_learning_rate, momentum=settings.momentum, nesterov=True
         )
         self.scheduler = _schedule(self.optimizer, settings, self.steps)
         self.half = self.device.type == "cuda"
@@ -130,8 +124,7 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         count = 0
         for x, y in self.data.batches("train", settings.batch, self.epoch, settings.seed):
-            x = x.to(self.device, non_blocking=True, memory_format=LAYOUT)
-            y = y.to(self.device, non_blocking=True)
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             self.optimizer.zero_grad(set_to_none=True)
             with self._precision():
                 loss = self._loss(x, y)
@@ -162,14 +155,12 @@ class Trainer:
         """Mixed precision on a GPU."""
         return torch.autocast(self.device.type) if self.half else contextlib.nullcontext()
 
-    def _average(self, averaged: Sequence[Tensor], new: Sequence[Tensor], count: Tensor) -> None:
-        """In place, all tensors of a type at once; counters are copied."""
+    def _average(self, averaged: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return new
         updates = int(count)
         decay = min(self.settings.ema, (1 + updates) / (10 + updates))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, new, 1 - decay)
-        else:
-            torch._foreach_copy_(averaged, new)
+        return averaged + (1 - decay) * (new - averaged)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -216,12 +207,12 @@ def accuracy(
     model: nn.Module, data: Data, split: Split, device: str = "cpu", batch: int = EVALUATION_BATCH
 ) -> Accuracy:
     """The model's accuracy on a split of ``data``; leaves it in evaluation mode."""
-    model = model.to(device, memory_format=LAYOUT).eval()
+    model = model.to(device).eval()
     first = five = count = 0
     loss = 0.0
     with torch.no_grad():
         for x, y in data.batches(split, batch):
-            logits, y = model(x.to(device, memory_format=LAYOUT)), y.to(device)
+            logits, y = model(x.to(device)), y.to(device)
             guesses = logits.topk(min(5, logits.shape[1]), 1).indices == y[:, None]
             first += int(guesses[:, 0].sum())
             five += int(guesses.sum())
