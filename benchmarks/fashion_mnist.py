@@ -4,10 +4,11 @@
 
 Widths are determined for rk3399 at 224 and width 1; what is trained has the same ratios at a smaller
 width, on Fashion-MNIST. For each budget: a search (validation images alone decide), then the winner
-and its rival, with the same recipe and paired seeds, on all training images but the held-out ones. The
-rival at budget 1.0 is the base itself; at a smaller one it is the base at the largest width whose
-predicted latency on its best lane fits. The test images are read once, when the last training of a
-model has ended. What is found (the searches' winners and the table) is kept in ``fashion_mnist/``, what is
+and its rival, with the same recipe and paired seeds, on training images alone. The
+rival at budget 1.0 is the base itself; at a smaller one it is the base at the width with the most
+multiply-adds whose predicted latency on its best lane fits. The test images are read once, when the training
+of a model has ended. What is found (the searches' winners and tables, the table of trainings, and the
+settings of all) is kept in ``fashion_mnist/``, what is
 under way in ``--folder``; the same command goes on after an interruption, on another machine too.
 
 Printed: mean difference in test accuracy (two branches minus base) with its 95 % interval (Student's t
@@ -18,11 +19,15 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
+import shutil
 import statistics
+import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy import stats
@@ -34,9 +39,9 @@ from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import read_config, write_config
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.data import Data, DataOptions, DataSpec
-from syncnas_tvm.nas.description import MULTIPLE, Network
+from syncnas_tvm.nas.description import MULTIPLE
 from syncnas_tvm.nas.model import Mobile
-from syncnas_tvm.nas.results import results
+from syncnas_tvm.nas.results import results, write_results
 from syncnas_tvm.nas.settings import TrainSettings
 from syncnas_tvm.nas.study import open_storage, open_study
 from syncnas_tvm.nas.task import SearchTask
@@ -51,7 +56,6 @@ COLUMNS = (
     "width",
     "latency_us",
     "mmacs",
-    "epochs",
     "val",
     "test",
     "seconds",
@@ -59,32 +63,52 @@ COLUMNS = (
 BASE, TARGET = "mobilenet_v2", "rk3399"
 
 
-def rival(allocator: Allocator, budget: float) -> tuple[float, float]:
-    """Width and predicted latency of the base that fits the budget on one lane."""
-    best = 0.0, 0.0
+@dataclass(frozen=True)
+class Rival:
+    """The base at a width, its channels in multiples of ``multiple``, and its predicted latency."""
+
+    width: float
+    multiple: int
+    latency_us: float
+
+
+def rival(allocator: Allocator, budget: float) -> Rival:
+    """The scaled base with the most multiply-adds that fits the budget on its best lane.
+
+    Channels may be multiples of 2, 4 or 8: so the base comes close to the budget, and is as strong as
+    the target's costs let it be.
+    """
     if budget >= 1.0:
-        return 1.0, allocator.base_us
-    for hundredths in range(10, 101):
-        width = hundredths / 100
-        scaled = Allocator(
-            ZOO[BASE].scaled(width), allocator.target, allocator.model, cap=0.01, step=4
-        )
-        if scaled.base_us <= budget * allocator.base_us:
-            best = width, scaled.base_us
+        return Rival(1.0, MULTIPLE, allocator.base_us)
+    best, most = Rival(0.0, 0, 0.0), 0.0
+    for multiple in (2, 4, 8):
+        for width in (step / 200 for step in range(20, 200)):
+            network = ZOO[BASE].scaled(width, multiple)
+            scaled = Allocator(network, allocator.target, allocator.model, cap=0.01)
+            if scaled.base_us <= budget * allocator.base_us:
+                macs = count(Mobile(network), allocator.size).macs
+                if macs > most:
+                    best, most = Rival(width, multiple, scaled.base_us), macs
     return best
 
 
-def search(task: SearchTask, trials: int, folder: Path, found: Path) -> BranchedConfig:
-    """The best configuration by validation accuracy; evaluated ones are not evaluated again."""
+def search(task: SearchTask, trials: int, found: Path) -> BranchedConfig:
+    """The best configuration by validation accuracy; evaluated ones are not evaluated again.
+
+    It is kept in ``found``, with a table of what was evaluated.
+    """
     path = found / f"best-{task.budget:g}.json"
     if path.exists():
         return read_config(path)
-    stages = len(ZOO[BASE].stages)
+    folder = task.folder
+    assert folder is not None
+    stages = len(task.network.stages)
     storage = open_storage(str(folder / "study.db"))
     study = open_study(storage, f"budget {task.budget:g}", stages, task.to_json())
     Worker(study, task.evaluate, stages, trials).run()
-    winner = results(study)[0]
-    config = read_config(folder / "configs" / f"{winner.strategy}.json")
+    write_results(results(study), folder, f"budget {task.budget:g}")
+    shutil.copy(folder / "results.csv", found / f"search-{task.budget:g}.csv")
+    config = read_config(folder / "best.json")
     write_config(config, path)
     return config
 
@@ -92,13 +116,25 @@ def search(task: SearchTask, trials: int, folder: Path, found: Path) -> Branched
 def train(
     model: torch.nn.Module, data: Data, settings: TrainSettings, path: Path
 ) -> tuple[float, float, float]:
-    """Validation and test accuracy of one training, and its seconds."""
-    started = time.monotonic()
+    """Validation and test accuracy of one training, and its seconds of CPU (since it last went on)."""
+    started = time.process_time()
     trainer = Trainer(model, data, settings, path=path)
-    val = trainer.run(val_every=settings.epochs)
+    val = trainer.run()
     test = trainer.evaluate("test")
     path.unlink(missing_ok=True)
-    return val.top1, test.top1, time.monotonic() - started
+    return val.top1, test.top1, time.process_time() - started
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Keep ``settings`` beside the table; end where it was made with others."""
+    if path.exists():
+        before = json.loads(path.read_text())
+        other = [f"{k} {before.get(k)}" for k in settings if before.get(k) != settings[k]]
+        if other:
+            sys.exit(f"error: {path} has {', '.join(other)}; give the same, or another --found")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def known(table: Path) -> dict[tuple[str, str, str], dict[str, str]]:
@@ -147,10 +183,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--width", type=float, default=0.25, help="of the trained models")
+    parser.add_argument(
+        "--size", type=int, default=32, help="of the images (32: padded, as they are)"
+    )
+    parser.add_argument("--stem-stride", type=int, default=1, help="2: a quarter of the time")
     parser.add_argument("--epochs", type=int, default=12, help="of the final trainings")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--images", type=int, help="of the final trainings (default: 54,000)")
     parser.add_argument("--search-epochs", type=int, default=4)
     parser.add_argument("--search-images", type=int, default=12_000)
-    parser.add_argument("--stem-stride", type=int, default=1, help="2: a quarter of the time")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-runs"))
     parser.add_argument("--found", type=Path, default=FOUND, help="winners and table")
@@ -161,50 +202,73 @@ def main() -> None:
         report(table, options.budgets)
         return
     recipe = TrainSettings(
-        epochs=options.epochs, batch=128, warmup_epochs=1, ema=0.998, dropout=0.1, threads=1
+        epochs=options.epochs,
+        batch=options.batch,
+        warmup_epochs=1,
+        ema=0.995,
+        dropout=0.1,
+        threads=1,
     )
     spec = DataSpec.parse(options.data)
-    data = spec.load(DataOptions(stem_stride=options.stem_stride))
+    shapes = {"size": options.size, "stem_stride": options.stem_stride}
+    data = spec.load(DataOptions(images=options.images, **shapes))
+    names = ("trials", "width", "images", "search_epochs", "search_images")
+    settings = {name: getattr(options, name) for name in names} | shapes
+    settings |= {k: v for k, v in recipe.to_json().items() if k not in ("seed", "threads")}
+    check_settings(options.found / "settings.json", settings)
     for budget in options.budgets:
         task = SearchTask(
             BASE,
             TARGET,
             budget,
             spec,
-            DataOptions(images=options.search_images, stem_stride=options.stem_stride),
+            DataOptions(images=options.search_images, **shapes),
             replace(recipe, epochs=options.search_epochs),
             options.width,
             folder=options.folder / f"budget-{budget:g}",
         )
-        config = search(task, options.trials, options.folder / f"budget-{budget:g}", options.found)
-        width, rival_us = rival(task.allocator, budget)
-        small = task.trained(config)
-        network: Network = ZOO[BASE].scaled(width).scaled(options.width, MULTIPLE)
-        latency_us = {"branched": task.allocator.time(config).latency_us, "base": rival_us}
+        config = search(task, options.trials, options.found)
+        base = rival(task.allocator, budget)
         for seed in range(options.seeds):
             for name in ("branched", "base"):
                 if (f"{budget:g}", name, str(seed)) in known(table):
                     continue
                 torch.manual_seed(seed)
-                common = {"inputs": data.channels, "dropout": recipe.dropout}
-                model: torch.nn.Module
                 if name == "branched":
-                    model = BranchedModel(small, data.classes, **common)
+                    model = branched_model(task, config, data)
+                    width, us = options.width, task.allocator.time(config).latency_us
                 else:
-                    stride = data.stem_stride
-                    model = Mobile(network, data.classes, stem_stride=stride, **common)
+                    model = base_model(base, options.width, recipe, data)
+                    width, us = options.width * base.width, base.latency_us
                 mmacs = count(model, data.size, data.channels).macs / 1e6
                 path = options.folder / f"{name}-{budget:g}-{seed}.pth"
                 val, test, seconds = train(model, data, replace(recipe, seed=seed), path)
                 add(
                     table,
                     (
-                        f"{budget:g}", name, seed, f"{options.width * (width if name == 'base' else 1):g}",
-                        f"{latency_us[name]:.1f}", f"{mmacs:.2f}", recipe.epochs, f"{val:.4f}",
-                        f"{test:.4f}", f"{seconds:.0f}",
+                        f"{budget:g}", name, seed, f"{width:g}", f"{us:.1f}", f"{mmacs:.2f}",
+                        f"{val:.4f}", f"{test:.4f}", f"{seconds:.0f}",
                     ),
                 )  # fmt: skip
-        report(table, [budget])
+            report(table, [budget])
+
+
+def branched_model(task: SearchTask, config: BranchedConfig, data: Data) -> torch.nn.Module:
+    """A fresh model of the configuration at the trained width."""
+    dropout = task.settings.dropout
+    return BranchedModel(task.trained(config), data.classes, inputs=data.channels, dropout=dropout)
+
+
+def base_model(base: Rival, width: float, settings: TrainSettings, data: Data) -> torch.nn.Module:
+    """A fresh model of the rival at the trained width."""
+    network = ZOO[BASE].scaled(base.width, base.multiple).scaled(width, MULTIPLE)
+    return Mobile(
+        network,
+        data.classes,
+        inputs=data.channels,
+        stem_stride=data.stem_stride,
+        dropout=settings.dropout,
+    )
 
 
 if __name__ == "__main__":

@@ -95,13 +95,17 @@ class Trainer:
         return self.averaged.module if self.settings.ema else self.model
 
     def run(self, report: Report | None = None, *, val_every: int = 1) -> Accuracy:
-        """Train to the end; returns the accuracy on the validation images."""
+        """Train to the end; returns the accuracy on the validation images.
+
+        It is found out at the end, and where there is a ``report`` every ``val_every`` epochs.
+        """
         val = None
         while self.epoch < self.settings.epochs:
             loss = self._train_epoch()
             self.epoch += 1
             last = self.epoch == self.settings.epochs
-            val = self.evaluate("val") if last or self.epoch % val_every == 0 else None
+            wanted = last or (report is not None and self.epoch % val_every == 0)
+            val = self.evaluate("val") if wanted else None
             if self.path is not None:
                 checkpoint.save(self.path, self._state())
             if report is not None:

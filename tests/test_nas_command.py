@@ -1,0 +1,123 @@
+"""The search as a command: workers, a coordinator that is killed, another process that joins, files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from syncnas_tvm.errors import InputError
+from syncnas_tvm.nas import ZOO
+from syncnas_tvm.nas.branched import branched
+from syncnas_tvm.nas.config_file import config_to_json, read_config
+from syncnas_tvm.nas.measuring import measure_best, measure_us
+from syncnas_tvm.nas.results import results
+from syncnas_tvm.nas.study import open_storage, open_study
+from syncnas_tvm.nas.worker import Outcome, Worker
+from syncnas_tvm.targets import load_target
+
+FLAGS = (
+    "--data", "digits", "--width", "0.1", "--images", "192", "--epochs", "1", "--batch", "64",
+    "--warmup-epochs", "0", "--ema", "0", "--heartbeat-seconds", "1",
+)  # fmt: skip
+
+
+def start(folder, trials, *more):
+    command = [sys.executable, "-m", "syncnas_tvm.search", *FLAGS, "--output", str(folder)]
+    command += ["--trials", str(trials), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process, seconds=900):
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def trials_of(folder):
+    study = optuna.load_study(study_name="syncnas", storage=open_storage(str(folder / "study.db")))
+    return study.get_trials()
+
+
+def names(trials, state=TrialState.COMPLETE):
+    return [t.user_attrs["strategy"] for t in trials if t.state == state]
+
+
+def wait_for_trials(folder, number, seconds=900):
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if (folder / "study.db").exists():
+            try:
+                done = names(trials_of(folder))
+            except KeyError:  # the study is being made
+                done = []
+            if len(done) >= number:
+                return done
+        time.sleep(0.2)
+    raise AssertionError(f"no {number} trials in {seconds} s")
+
+
+def test_a_search_from_start_to_files(tmp_path):
+    """Two workers; their progress; then the same command with more trials, which goes on."""
+    out, err = finish(start(tmp_path, 3, "--workers", "2"))
+    assert err.startswith("mobilenet_v2 on rk3399: cpu ")
+    progress = [line for line in err.splitlines() if "/3 sync" in line]
+    assert len(progress) >= 3  # two that begin the last one at once are 4
+    for word in ("accuracy 0.", "ms predicted; best sync", " running, ", " min left"):
+        assert word in progress[0]
+    first = names(trials_of(tmp_path))
+    assert f"{len(first)} strategies evaluated" in out
+    out, _ = finish(start(tmp_path, len(first) + 1, "--json"))
+    found = json.loads(out)
+    assert {r["strategy"] for r in found["results"]} > set(first)
+    assert all(r["latency_us"] <= r["budget_us"] for r in found["results"])
+    rows = list(csv.DictReader((tmp_path / "results.csv").open(newline="")))
+    assert [float(r["accuracy"]) for r in rows] == sorted(
+        (float(r["accuracy"]) for r in rows), reverse=True
+    )
+    assert read_config(tmp_path / "best.json").name == rows[0]["strategy"]
+    for name in ("best.svg", "pareto.png", "pareto.html"):
+        assert (tmp_path / name).stat().st_size > 1000
+    assert len(list((tmp_path / "weights").glob("*.pth"))) == len(rows) == len(first) + 1
+
+
+def test_a_killed_coordinator_and_one_that_joins(tmp_path):
+    """kill -9 of the coordinator: its worker goes on, the same command joins, nothing is lost."""
+    coordinator = start(tmp_path, 5)
+    before = wait_for_trials(tmp_path, 1)
+    os.kill(coordinator.pid, signal.SIGKILL)
+    coordinator.wait()
+    finish(start(tmp_path, 5))
+    trials = trials_of(tmp_path)
+    evaluated = Counter(names(trials))
+    assert set(before) <= set(evaluated)
+    assert set(evaluated.values()) == {1}
+    assert len(evaluated) in (5, 6)  # both began the last one at once
+
+
+def test_the_best_is_compiled_and_timed(tmp_path):
+    """What --measure does, with a network that is small enough: once for each, kept in the study."""
+    base = ZOO["mobilenet_v2"].scaled(0.1)
+    widths = tuple((tuple(4 for _ in stage),) * 2 for stage in base.stages)
+    config = branched(base, tuple("nnannna"), widths, "sync2_26_aa", size=32)
+    study = open_study(open_storage(str(tmp_path / "study.db")), "test", 7, {})
+    facts = {"latency_us": 500.0, "config": config_to_json(config)}
+    Worker(study, lambda strategy: Outcome(0.5, facts), 7, 2).run()
+    said = []
+    host = load_target("host")
+    measure_best(study, results(study), 1, host, said.append)
+    measure_best(study, results(study), 1, host, said.append)
+    (line,) = said
+    measured = [r for r in results(study) if "measured_us" in r.facts]
+    assert len(measured) == 1
+    assert 0 < measured[0].latency_us == measured[0].facts["measured_us"] < 1e6
+    assert "0.50 ms predicted" in line
+    with pytest.raises(InputError, match="'rk3399' is not this machine"):
+        measure_us(config, load_target("rk3399"))
