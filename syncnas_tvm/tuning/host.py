@@ -54,9 +54,8 @@ class HostBuilder(PyBuilder):
         folder = Path(tempfile.mkdtemp(prefix="syncnas-tune-", dir=self._scratch))
         try:
             path = str(folder / "kernel.so")
-            built = tvm.compile(
-                InsertPrefetches()(wanted.mod), target=wanted.target, tir_pipeline=pipeline()
-            )
+            mod = tvm.transform.Sequential([InsertPrefetches()])(wanted.mod)
+            built = tvm.compile(mod, target=wanted.target, tir_pipeline=pipeline())
             built.export_library(path, fcompile=linker(self._target, "a kernel"))
             return BuilderResult(path, None)
         except Exception as error:  # one candidate that cannot be built is no candidate
