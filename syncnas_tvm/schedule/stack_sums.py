@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import tvm
 from tvm import tirx
@@ -10,6 +11,8 @@ from tvm import tirx
 _NAME = "syncnas"
 # TVM's mark of an allocation that its lowering leaves to the code generator.
 _LEAVE = "disable_lower_builtin"
+# Bytes of a local buffer on the stack: four times what fits in 32 registers of 64 bytes.
+_MOST = 8 << 10
 Factory = Callable[[], tvm.transform.Pass]
 
 
@@ -65,6 +68,13 @@ def _kept(stmt: tirx.Stmt) -> tirx.Stmt:
             stmt.loop_var, stmt.min, stmt.extent, stmt.kind, _kept(stmt.body),
             stmt.thread_binding, stmt.annotations,
         )  # fmt: skip
-    if isinstance(stmt, tirx.AllocBuffer) and stmt.buffer.scope() == "local":
+    if isinstance(stmt, tirx.AllocBuffer) and _is_tile(stmt.buffer):
         return tirx.AllocBuffer(stmt.buffer, {_LEAVE: tirx.IntImm("bool", 1)})
     return stmt
+
+
+def _is_tile(buffer: tirx.Var) -> bool:
+    """Whether a buffer is local and small: a long row of sums stays in TVM's workspace."""
+    sizes = [n.value if isinstance(n, tirx.IntImm) else _MOST + 1 for n in buffer.ty.shape]
+    nbytes = prod(sizes) * tvm.DataType(str(buffer.ty.dtype)).itemsize
+    return buffer.scope() == "local" and nbytes <= _MOST
