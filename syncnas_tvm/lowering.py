@@ -17,6 +17,8 @@ from syncnas_tvm.schedule import ScheduleKernels
 from syncnas_tvm.schedule.narrow_vectors import NarrowVectors
 from syncnas_tvm.schedule.opencl_half import install
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules, Records
+from syncnas_tvm.schedule.prefetch import InsertPrefetches
+from syncnas_tvm.schedule.stack_sums import pipeline
 from syncnas_tvm.targets import Target
 
 T = relax.transform
@@ -41,6 +43,7 @@ def _kernel_passes(
         AssignKernels(target.cpu_target(), target.gpu_target()),
         ScheduleKernels(),
         NarrowVectors(target.opencl.max_vector_lanes),
+        InsertPrefetches(),
     ]
 
 
@@ -130,4 +133,6 @@ def _run(passes: list[tvm.transform.Pass], mod: tvm.IRModule) -> tvm.IRModule:
 def _generate(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
     install()
     with tvm.transform.PassContext(opt_level=3):
-        return relax.build(mod, target=target.cpu_target(), relax_pipeline=None)
+        return relax.build(
+            mod, target=target.cpu_target(), relax_pipeline=None, tir_pipeline=pipeline()
+        )

@@ -11,6 +11,8 @@ from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
+from syncnas_tvm.schedule.prefetch import InsertPrefetches
+from syncnas_tvm.schedule.stack_sums import pipeline
 from syncnas_tvm.targets import Target
 
 
@@ -42,7 +44,8 @@ def assembly(group: Group, target: Target, types: LaneTypes = FLOAT32) -> str:
     definition = define(group, schedules.machine("cpu"))
     assert definition is not None
     function = schedules.kernel(definition, "cpu").with_attr("global_symbol", "kernel")
-    built = tvm.compile(tvm.IRModule({"kernel": function}), target=target.cpu_target())
+    mod = InsertPrefetches()(tvm.IRModule({"kernel": function}))
+    built = tvm.compile(mod, target=target.cpu_target(), tir_pipeline=pipeline())
     return str(built.mod.inspect_source("asm"))
 
 

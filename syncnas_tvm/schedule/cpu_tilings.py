@@ -53,7 +53,7 @@ def _dense(sch: s_tir.Schedule, family: Family, accumulators: int) -> tuple[Tili
     block_count, _, width, _ = extents(sch, sch.get_loops(sch.get_sblock("out")))
     window = extents(sch, sch.get_loops(sch.get_sblock("acc")))[4:]
     least = UNROLLED_BY_LLVM // prod(window) + 1
-    own = Tiling(*tile_of(width, block_count, accumulators, least))
+    own = Tiling(*tile_of(width, block_count, accumulators, least), channels_first=1)
     found = {own: None}
     for (pixels, channels), first, unrolled in product(
         good_tiles(width, block_count, accumulators), (0, 1), range(3 if family == "stem" else 2)

@@ -22,6 +22,9 @@ def curves(exp: Function) -> dict[str, Function]:
     def sigmoid(x: Expr) -> Expr:
         return const(1.0) / (const(1.0) + exp(const(0.0) - x))
 
+    def silu(x: Expr) -> Expr:
+        return x / (const(1.0) + exp(const(0.0) - x))
+
     def tanh(x: Expr) -> Expr:
         return const(2.0) * sigmoid(const(2.0) * x) - const(1.0)
 
@@ -41,7 +44,7 @@ def curves(exp: Function) -> dict[str, Function]:
     return {
         "exp": exp,
         "sigmoid": sigmoid,
-        "nn.silu": lambda x: x * sigmoid(x),
+        "nn.silu": silu,
         "tanh": tanh,
         "erf": erf,
         "nn.gelu": gelu,

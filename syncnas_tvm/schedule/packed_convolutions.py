@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import prod
@@ -35,6 +35,7 @@ from syncnas_tvm.schedule.packed_definition import (
     Value,
     array_of,
 )
+from syncnas_tvm.schedule.packed_tile import channel_cut
 from syncnas_tvm.schedule.zeros import Run, runs, share
 
 
@@ -137,7 +138,7 @@ class Convolutions(Operands):
         step = input_step(shape_of(weight)[1], v)
         padded = convolutions.pad(self._map(data), window.pads, 1)
         whole = pack_dense_weight(array_of(weight), v, step)
-        for run in runs((whole != 0).any(axis=(2, 3, 4, 5))):
+        for run in self._with_tiles(runs((whole != 0).any(axis=(2, 3, 4, 5))), node.shape[3]):
             ((low, high),), count = run.box, run.last - run.first
             packing = partial(_box_of, whole, run)
             size = (count, high - low, *shape_of(weight)[2:], step, v)
@@ -147,6 +148,15 @@ class Convolutions(Operands):
             acc = dense(padded, w, shape, window.strides, window.dilation, low)
             self._parts.append(Part(run.first, run.last, _from(acc, run.first)))
         return "dense"
+
+    def _with_tiles(self, found: list[Run], width: int) -> list[Run]:
+        """Runs of output channels, those cut that no good tile divides."""
+        accumulators, cut = self._machine.accumulators, []
+        for run in found:
+            last = channel_cut(width, run.last - run.first, accumulators) if accumulators else 0
+            at = run.last - last
+            cut += [replace(run, last=at), replace(run, first=at)] if last else [run]
+        return cut
 
     def _takes_winograd(self, node: Node) -> bool:
         window, weight = Window.of(node), node.operands[1]

@@ -6,14 +6,22 @@ The accumulators of a tile (pixels by channel vectors) stay in registers while t
 
 from __future__ import annotations
 
+from math import prod
+
 from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule import packed_tile
-from syncnas_tvm.schedule.blocks import largest_divisor, sum_rows
+from syncnas_tvm.schedule.blocks import extents, largest_divisor, sum_rows
 from syncnas_tvm.schedule.half_sums import accumulate_parts, has_parts
 from syncnas_tvm.schedule.packed_definition import Family
+from syncnas_tvm.schedule.prefetch import MARK
 from syncnas_tvm.schedule.tiling import Tiling
 from syncnas_tvm.schedule.winograd import OUT
+
+# Weights that stay in a first-level cache, in bytes: they are there before a few rows are done.
+NEAR = 32 << 10
+# LLVM writes out sums of fewer multiply-adds whole, prefetches with them, and then lacks registers.
+WRITTEN_OUT = 1024
 
 
 def apply(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
@@ -133,19 +141,34 @@ def _winograd(sch: s_tir.Schedule, tiling: Tiling) -> None:
 def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     o, y, x, v = sch.get_loops(out)
+    rows = int(sch.get(y).extent)
     o_out, o_in = sch.split(o, [None, tiling.channels])
     x_out, x_in = sch.split(x, [None, tiling.pixels])
     # Pixels outside of channels: a pixel's inputs stay in the cache while the weights stream by.
     order = (o_out, y, x_out) if tiling.channels_first else (y, x_out, o_out)
     sch.reorder(*order, o_in, x_in, v)
-    sch.parallel(order[0])
+    # Two loops for the threads to share: one alone may be short.
+    first, last = sch.fuse(*order[:2]), order[2]
+    sch.parallel(first)
     _pad(sch, family)
-    packed_tile.accumulate(sch, acc, order[-1], len(order), tiling.unrolled)
+    packed_tile.accumulate(sch, acc, last, 2, tiling.unrolled)
     if family == "dense" and has_parts(sch):
-        accumulate_parts(sch, len(order))
+        accumulate_parts(sch, 2)
+    elif family == "dense" and tiling.channels_first and _is_far(sch, acc, tiling):
+        *_, step, _y, _x, _o, _v = sch.get_loops(acc)
+        sch.annotate(step, MARK, rows)
     sch.vectorize(v)
     sch.unroll(x_in)
     sch.unroll(o_in)
+
+
+def _is_far(sch: s_tir.Schedule, acc: s_tir.schedule.SBlockRV, tiling: Tiling) -> bool:
+    """Whether the weights of a scheduled sum are worth prefetching."""
+    *reduce, _y, _x, _o, _v = extents(sch, list(sch.get_loops(acc))[2:])
+    (weight,) = (read.source for read in sch.get(acc).reads if len(read.region) == 6)
+    blocks, *_ = shape = [int(n) for n in weight.ty.shape]
+    is_large = blocks > tiling.channels and 4 * prod(shape) >= NEAR
+    return is_large and prod(reduce) * tiling.pixels * tiling.channels > WRITTEN_OUT
 
 
 def _pad(sch: s_tir.Schedule, family: Family) -> None:

@@ -32,7 +32,8 @@ Pair = tuple[int, int]
 class Machine:
     """What a definition has to know of the lane: ``vector`` floats are a packed group of channels,
     ``columns`` vectors of a dense layer's outputs are computed together, ``tokens`` rows by half as
-    many vectors where it has several rows.
+    many vectors where it has several rows, ``accumulators`` vectors a convolution's tile at most (0 where
+    a kernel is to be of one piece).
 
     ``vectorised_exp`` chooses a polynomial over the target's own ``exp``; ``winograd`` allows that
     algorithm. ``dtype`` is the type of the lane's floats in memory, ``sums`` that of
@@ -43,6 +44,7 @@ class Machine:
     columns: int
     vectorised_exp: bool
     tokens: int = 4
+    accumulators: int = 0
     winograd: bool = False
     dtype: str = "float32"
     sums: str = "float32"
@@ -61,8 +63,8 @@ class Operand:
 class Definition:
     """A kernel's functions of its operands and its output, which is ``packed`` or as it is.
 
-    There are several where the weight has structural zeros, or where tiles do not divide the rows of
-    a dense layer: each writes a part of the output.
+    There are several where the weight has structural zeros, or where tiles do not divide the channels or
+    the rows: each writes a part of the output.
     """
 
     family: Family

@@ -87,7 +87,16 @@ class PackedSchedules:
         # In halves, Winograd's sums and differences would lose what they cancel.
         # OpenCL computes in float32 whatever it reads; the CPU's halves are for speed, too.
         sums = dtype if on_cpu else "float32"
-        return Machine(self.vector, columns, on_cpu, tokens, on_cpu and dtype != HALF, dtype, sums)
+        return Machine(
+            self.vector,
+            columns,
+            vectorised_exp=on_cpu,
+            tokens=tokens,
+            accumulators=self.cpu_accumulators if on_cpu else 0,
+            winograd=on_cpu and dtype != HALF,
+            dtype=dtype,
+            sums=sums,
+        )
 
     def kernel(
         self, definition: Definition, lane: Lane, room: tuple[Shape, int] | None = None

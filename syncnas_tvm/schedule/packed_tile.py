@@ -45,6 +45,20 @@ def fitting_tiles(
     ]
 
 
+def channel_cut(width: int, channel_blocks: int, accumulators: int) -> int:
+    """How many of the channel vectors, the last ones, better have tiles of their own; mostly 0.
+
+    7 vectors have tiles of 1, which load more than they multiply; 3 and 4 of them have larger ones.
+    """
+
+    def cost(count: int) -> float:
+        """Steps of the tiles: a load and a multiply-add run side by side."""
+        return count * max(1.0, 1 / _per_load(tile_of(width, count, accumulators))) if count else 0
+
+    cuts = range(min(MAX_CHANNELS + 2, channel_blocks))
+    return min(cuts, key=lambda last: (round(cost(channel_blocks - last) + cost(last), 6), last))
+
+
 def _per_load(tile: tuple[int, int]) -> float:
     return tile[0] * tile[1] / sum(tile)
 

@@ -26,6 +26,8 @@ from syncnas_tvm.kernel_timer import cpu_us, gpu_us
 from syncnas_tvm.link import linker
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.schedule.opencl_half import install
+from syncnas_tvm.schedule.prefetch import InsertPrefetches
+from syncnas_tvm.schedule.stack_sums import pipeline
 from syncnas_tvm.targets import Target
 
 MOST_THREADS = 8
@@ -58,7 +60,8 @@ class HostBuilder(PyBuilder):
         folder = Path(tempfile.mkdtemp(prefix="syncnas-tune-", dir=self._scratch))
         try:
             path = str(folder / "kernel.so")
-            built = tvm.compile(wanted.mod, target=wanted.target)
+            mod = tvm.transform.Sequential([InsertPrefetches()])(wanted.mod)
+            built = tvm.compile(mod, target=wanted.target, tir_pipeline=pipeline())
             built.export_library(path, fcompile=linker(self._target, "a kernel"))
             return BuilderResult(path, None)
         except Exception as error:  # one candidate that cannot be built is no candidate
