@@ -23,7 +23,7 @@ from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.planner import Budget
 
 ROOT = Path(__file__).resolve().parent.parent
-CHANNELS, SIZE = 32, 28
+CHANNELS, SIZE = 32, 56
 
 
 def block_model() -> onnx.ModelProto:

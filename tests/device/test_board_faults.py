@@ -1,6 +1,7 @@
 """What goes wrong between this machine and a device: each ends in one line or in a recovery."""
 
 import json
+import shutil
 import signal
 import socket
 import struct
@@ -159,6 +160,10 @@ def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
         request_device(silent.getsockname(), KEY, SECONDS)
 
 
+@pytest.mark.xfail(
+    shutil.which("aarch64-linux-gnu-g++") is None,
+    reason="an error inside a session ends it where Zig has built the bundle: its C++ runtime is not TVM's",
+)
 def test_bundle_of_another_tvm(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None:
     """Bytecode of another TVM would crash the device's VM; its own runtime notices, not this machine."""
     manifest = json.loads((cpu_lane / "manifest.json").read_text())
