@@ -209,9 +209,10 @@ def _call(case: str, model, image: np.ndarray, gate: np.ndarray) -> object:
         ("twice", r"input 'image' is given twice"),
         (
             "shape",
-            r"input 'image' has shape \(1, 3, 28, 28\); the model takes \(1, 32, 28, 28\)",
+            rf"input 'image' has shape \(1, 3, {SIZE}, {SIZE}\); "
+            rf"the model takes \(1, 32, {SIZE}, {SIZE}\)",
         ),
-        ("rank", r"input 'image' has shape \(32, 28, 28\)"),
+        ("rank", rf"input 'image' has shape \(32, {SIZE}, {SIZE}\)"),
         ("type", r"'image' has type float64; the model takes float32: convert it with .astype"),
         ("image", r"input 'image' has type uint8"),
     ],
