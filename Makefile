@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 
 # What the native plugin and the metadata are made of: a change means another `pip install`.
-SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h runtime/runner/*.cc runtime/runner/*.h)
+SOURCES := pyproject.toml CMakeLists.txt syncnas_tvm/_version.py $(wildcard runtime/*.cc runtime/*.h runtime/exports.map runtime/runner/*.cc runtime/runner/*.h)
 
 .PHONY: demo test lint emulated-board sanitize fuzz valgrind opencl clean distclean
 

@@ -6,12 +6,12 @@
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/extra/c_env_api.h>
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 #include <tvm/runtime/device_api.h>
 
 #include <string>
 #include <vector>
 
+#include "boundary.h"
 #include "copies.h"
 #include "device.h"
 #include "opencl_error.h"
@@ -41,56 +41,69 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
       *value = static_cast<int64_t>(device.device_id >= 0 && device.device_id < CountDevices());
       return;
     }
-    *value = Attribute(OpenDevice(device.device_id), kind);
+    RaisingInTvm([&] { *value = Attribute(OpenDevice(device.device_id), kind); });
   }
 
   void GetTargetProperty(Device device, const std::string& property, tvm::ffi::Any* value) final {
-    const DeviceState& state = OpenDevice(device.device_id);
-    if (property == "max_threads_per_block" || property == "max_num_threads") {
-      *value = static_cast<int64_t>(state.limits().max_work_group_size);
-    } else if (property == "max_shared_memory_per_block") {
-      *value = static_cast<int64_t>(state.limits().local_memory);
-    } else if (property == "thread_warp_size") {
-      *value = int64_t{1};
-    }
+    RaisingInTvm([&] {
+      const DeviceState& state = OpenDevice(device.device_id);
+      if (property == "max_threads_per_block" || property == "max_num_threads") {
+        *value = static_cast<int64_t>(state.limits().max_work_group_size);
+      } else if (property == "max_shared_memory_per_block") {
+        *value = static_cast<int64_t>(state.limits().local_memory);
+      } else if (property == "thread_warp_size") {
+        *value = int64_t{1};
+      }
+    });
   }
 
   // AllocWorkspace and FreeWorkspace end up here too, so temporary memory is pooled as well.
   using DeviceAPI::AllocDataSpace;
   void* AllocDataSpace(Device device, size_t bytes, size_t, DLDataType) final {
-    DeviceState& state = OpenDevice(device.device_id);
-    return state.buffers().Allocate(bytes, state.CurrentStream());
+    void* allocated = nullptr;
+    RaisingInTvm([&] {
+      DeviceState& state = OpenDevice(device.device_id);
+      allocated = state.buffers().Allocate(bytes, state.CurrentStream());
+    });
+    return allocated;
   }
 
   void FreeDataSpace(Device, void* pointer) final {
     if (pointer == nullptr || ShuttingDown()) return;
-    Buffer* buffer = AsBuffer(pointer);
-    buffer->device.buffers().Free(buffer);
+    RaisingInTvm([&] {
+      Buffer* buffer = AsBuffer(pointer);
+      buffer->device.buffers().Free(buffer);
+    });
   }
 
   TVMStreamHandle CreateStream(Device device) final {
-    return OpenDevice(device.device_id).CreateStream();
+    TVMStreamHandle stream = nullptr;
+    RaisingInTvm([&] { stream = OpenDevice(device.device_id).CreateStream(); });
+    return stream;
   }
 
   void FreeStream(Device device, TVMStreamHandle stream) final {
     // Only this thread's choice can be seen from here; other threads must not use it any more.
     if (TVMFFIEnvGetStream(kDLOpenCL, device.device_id) == stream) SetStream(device, nullptr);
-    OpenDevice(device.device_id).FreeStream(static_cast<Stream*>(stream));
+    RaisingInTvm([&] { OpenDevice(device.device_id).FreeStream(static_cast<Stream*>(stream)); });
   }
 
   // No stream means all of them, as with CUDA's default stream: whoever asks for that wants the
   // device to be idle.
   void StreamSync(Device device, TVMStreamHandle stream) final {
-    DeviceState& state = OpenDevice(device.device_id);
-    if (stream == nullptr) {
-      state.FinishAll();
-    } else {
-      static_cast<Stream*>(stream)->Finish();
-    }
+    RaisingInTvm([&] {
+      DeviceState& state = OpenDevice(device.device_id);
+      if (stream == nullptr) {
+        state.FinishAll();
+      } else {
+        static_cast<Stream*>(stream)->Finish();
+      }
+    });
   }
 
   void SyncStreamFromTo(Device device, TVMStreamHandle source, TVMStreamHandle target) final {
-    StreamOrCurrent(device, target).WaitFor(StreamOrCurrent(device, source));
+    RaisingInTvm(
+        [&] { StreamOrCurrent(device, target).WaitFor(StreamOrCurrent(device, source)); });
   }
 
  protected:
@@ -101,16 +114,18 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
     if (bytes == 0) return;
     const bool from_here = from_device.device_type == kDLOpenCL;
     const bool to_here = to_device.device_type == kDLOpenCL;
-    if (from_here && to_here) {
-      CopyOnDevices(AsBuffer(from), from_offset, AsBuffer(to), to_offset, bytes, from_device,
-                    to_device, stream);
-    } else if (to_here) {
-      Write(AsBuffer(to), to_offset, static_cast<const char*>(from) + from_offset, bytes,
-            StreamOrCurrent(to_device, stream));
-    } else {
-      Read(AsBuffer(from), from_offset, static_cast<char*>(to) + to_offset, bytes,
-           StreamOrCurrent(from_device, stream));
-    }
+    RaisingInTvm([&] {
+      if (from_here && to_here) {
+        CopyOnDevices(AsBuffer(from), from_offset, AsBuffer(to), to_offset, bytes, from_device,
+                      to_device, stream);
+      } else if (to_here) {
+        Write(AsBuffer(to), to_offset, static_cast<const char*>(from) + from_offset, bytes,
+              StreamOrCurrent(to_device, stream));
+      } else {
+        Read(AsBuffer(from), from_offset, static_cast<char*>(to) + to_offset, bytes,
+             StreamOrCurrent(from_device, stream));
+      }
+    });
   }
 
  private:
@@ -177,7 +192,7 @@ class OpenCLDeviceAPI final : public tvm::runtime::DeviceAPI {
 };
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  tvm::ffi::reflection::GlobalDef().def("device_api.opencl", []() -> void* {
+  DefineGlobals().def("device_api.opencl", []() -> void* {
     static auto* api = new OpenCLDeviceAPI();  // never freed: tensors may outlive static objects
     return static_cast<tvm::runtime::DeviceAPI*>(api);
   });

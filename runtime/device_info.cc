@@ -8,8 +8,8 @@
 // syncnas.opencl.is_idle(index)      -> whether it is known that nothing is queued or running
 // syncnas.opencl.trim_pool(index)    -> None; gives cached buffers back to the driver
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 
+#include "boundary.h"
 #include "device.h"
 #include "device_api.h"
 #include "json.h"
@@ -69,7 +69,7 @@ tvm::ffi::String PoolStatsAsJson(int64_t index) {
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  tvm::ffi::reflection::GlobalDef()
+  DefineGlobals()
       .def("syncnas.opencl.devices", ListAsJson)
       .def("syncnas.opencl.pool_stats", PoolStatsAsJson)
       .def("syncnas.opencl.memory",

@@ -5,7 +5,6 @@
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 
 #include <memory>
 #include <mutex>
@@ -13,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "boundary.h"
 #include "device.h"
 #include "device_api.h"
 #include "kernel_signature.h"
@@ -57,7 +57,7 @@ class OpenCLModule final : public ffi::ModuleObj {
     if (!info.has_value()) return std::nullopt;
     // The function keeps the module alive: it uses its programs.
     ffi::ObjectPtr<OpenCLModule> self = ffi::GetObjectPtr<OpenCLModule>(this);
-    return ffi::Function::FromPacked(
+    return Packed(
         [self, signature = KernelSignature(*info), kernel = Intern((*info)->name)](
             const ffi::AnyView* values, int32_t count, ffi::Any*) {
           self->Launch(signature, *kernel, reinterpret_cast<const TVMFFIAny*>(values), count);
@@ -166,7 +166,7 @@ ffi::Module MakeModule(ModuleContent content, ffi::Map<ffi::String, ffi::String>
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  tvm::ffi::reflection::GlobalDef()
+  DefineGlobals()
       .def("ffi.Module.create.opencl",
            [](ffi::Bytes code, ffi::String format, FunctionInfoMap functions,
               ffi::Map<ffi::String, ffi::String> sources) {

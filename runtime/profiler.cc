@@ -3,7 +3,6 @@
 
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 
 #include <atomic>
 #include <map>
@@ -11,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "boundary.h"
 #include "clock_sync.h"
 #include "device.h"
 #include "json.h"
@@ -101,7 +101,7 @@ tvm::ffi::String Stop() {
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  tvm::ffi::reflection::GlobalDef()
+  DefineGlobals()
       .def("syncnas.opencl.profile_start", Start)
       .def("syncnas.opencl.profile_stop", Stop);
 }

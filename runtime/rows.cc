@@ -12,10 +12,10 @@
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 
 #include <cstring>
 
+#include "boundary.h"
 #include "copies.h"
 #include "device.h"
 #include "host_memory.h"
@@ -50,7 +50,7 @@ void Exchange(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
   const auto source = arguments[1].cast<ffi::Tensor>();
   CopyRows(Data(OnHost(source)), Data(merged), RowsOf(own, source, arguments + 2));
   const DLDevice device = own.device();
-  static const auto move = ffi::Function::GetGlobalRequired("vm.builtin.to_device");
+  static const auto move = TvmFunction("vm.builtin.to_device");
   *result = device.device_type == kDLCPU
                 ? merged
                 : move(merged, static_cast<int>(device.device_type), device.device_id)
@@ -60,13 +60,13 @@ void Exchange(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
 void ToDevice(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
   if (count != 6) TVM_FFI_THROW(TypeError) << "rows_to_device takes 6 arguments, found " << count;
   RowsOf(arguments[0].cast<ffi::Tensor>(), arguments + 3);
-  static const auto move = ffi::Function::GetGlobalRequired("vm.builtin.to_device");
+  static const auto move = TvmFunction("vm.builtin.to_device");
   move.CallPacked(arguments, 3, result);
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  ffi::Function::SetGlobal("vm.builtin.rows_to_device", ffi::Function::FromPacked(ToDevice), true);
-  ffi::Function::SetGlobal("vm.builtin.exchange_rows", ffi::Function::FromPacked(Exchange), true);
+  ffi::Function::SetGlobal("vm.builtin.rows_to_device", Packed(ToDevice), true);
+  ffi::Function::SetGlobal("vm.builtin.exchange_rows", Packed(Exchange), true);
 }
 
 }  // namespace

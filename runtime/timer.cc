@@ -7,9 +7,9 @@
 // heterogeneous model's latency, and would need a profiling queue, which slows some GPUs down.
 // The per-kernel times are there too: see profiler.h.
 #include <tvm/ffi/object.h>
-#include <tvm/ffi/reflection/registry.h>
 #include <tvm/runtime/device_api.h>
 
+#include "boundary.h"
 #include "clock_sync.h"
 #include "device.h"
 
@@ -44,11 +44,11 @@ class WallClockTimer final : public tvm::runtime::TimerNode {
   explicit WallClockTimer(int device_index) : device_(OpenDevice(device_index)) {}
 
   void Start() final {
-    device_.FinishAll();
+    RaisingInTvm([&] { device_.FinishAll(); });
     start_ns_ = HostNow();
   }
   void Stop() final {
-    device_.FinishAll();
+    RaisingInTvm([&] { device_.FinishAll(); });
     elapsed_ns_ = HostNow() - start_ns_;
   }
   int64_t SyncAndGetElapsedNanos() final { return elapsed_ns_; }
@@ -63,7 +63,7 @@ class WallClockTimer final : public tvm::runtime::TimerNode {
 };
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  tvm::ffi::reflection::GlobalDef().def("runtime.timer.opencl", [](DLDevice device) {
+  DefineGlobals().def("runtime.timer.opencl", [](DLDevice device) {
     return tvm::runtime::Timer(tvm::ffi::make_object<WallClockTimer>(device.device_id));
   });
 }

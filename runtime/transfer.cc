@@ -12,8 +12,8 @@
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 
+#include "boundary.h"
 #include "copies.h"
 #include "device.h"
 #include "host_memory.h"
@@ -71,7 +71,7 @@ TVM_FFI_STATIC_INIT_BLOCK() {
   constexpr const char* kName = "vm.builtin.to_device";
   const auto plain = ffi::Function::GetGlobal(kName);
   if (!plain.has_value()) return;  // a runtime without the VM
-  const auto move = [plain = *plain](const ffi::AnyView* values, int32_t count, ffi::Any* result) {
+  const auto move = [plain = WithoutExceptions(*plain)](const ffi::AnyView* values, int32_t count, ffi::Any* result) {
     if (count == 3) {
       const auto moved = Transfer(values[0].cast<ffi::Tensor>(), values[1].cast<int64_t>(),
                                   values[2].cast<int64_t>());
@@ -82,7 +82,7 @@ TVM_FFI_STATIC_INIT_BLOCK() {
     }
     plain.CallPacked(values, count, result);
   };
-  ffi::Function::SetGlobal(kName, ffi::Function::FromPacked(move), true);
+  ffi::Function::SetGlobal(kName, Packed(move), true);
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "../boundary.h"
+
 namespace syncnas::runner {
 
 namespace {
@@ -201,7 +203,7 @@ class Capturing {
     Step step;
     step.name = name;
     step.region = Region();
-    step.function = function;
+    step.function = WithoutExceptions(function);
     for (int32_t i = 0; i < count; ++i) {
       Operand operand = Use(arguments[i]);
       if (operand.value >= 0) {
@@ -241,14 +243,14 @@ Steps Capture(const ffi::Module& vm, const std::vector<ffi::Tensor>& inputs,
     arguments.emplace_back(input);
   }
   arguments.insert(arguments.end(), weights.begin(), weights.end());
-  const auto instrument = vm->GetFunction("set_instrument", true).value();
-  instrument(ffi::Function::FromPacked(
+  const auto instrument = TvmMember(vm, "set_instrument").value();
+  instrument(Packed(
       [capturing](const ffi::AnyView* told, int32_t count, ffi::Any* result) {
         capturing->Note(told, count);
         *result = int64_t{0};  // go on
       }));
   ffi::Any result;
-  vm->GetFunction("main", true).value().CallPacked(
+  TvmMember(vm, "main").value().CallPacked(
       arguments.data(), static_cast<int32_t>(arguments.size()), &result);
   capturing->SetOutputs(result);
   return capturing->Take();

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <string>
 
+#include "../boundary.h"
+
 namespace syncnas::runner {
 
 namespace {
@@ -44,7 +46,7 @@ CpuLane::CpuLane(const std::vector<int>& cpus, int threads) : threads_(std::max(
   for (int core : cpus) {
     if (std::find(allowed.begin(), allowed.end(), core) != allowed.end()) cpus_.push_back(core);
   }
-  const auto configure = tvm::ffi::Function::GetGlobalRequired("runtime.config_threadpool");
+  const auto configure = TvmFunction("runtime.config_threadpool");
   if (cpus_.empty()) {
     configure(kBigCores, threads_);
     return;

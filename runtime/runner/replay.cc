@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "../boundary.h"
 #include "../clock_sync.h"
 #include "../device.h"
 #include "../host_memory.h"
@@ -25,7 +26,7 @@ namespace ffi = tvm::ffi;
 constexpr int kPooledAllocator = 2;
 
 ffi::Function Member(const ffi::Module& module, const char* name) {
-  auto function = module->GetFunction(name, true);
+  auto function = TvmMember(module, name);
   if (!function.has_value()) {
     TVM_FFI_THROW(RuntimeError) << "model.so has no function '" << name
                                 << "'; compile the model again";
@@ -34,7 +35,7 @@ ffi::Function Member(const ffi::Module& module, const char* name) {
 }
 
 ffi::Module LoadVM(const std::string& folder, bool uses_gpu) {
-  const ffi::Module library = ffi::Module::LoadFromFile(LibraryName(folder));
+  const ffi::Module library = LoadModule(LibraryName(folder));
   ffi::Module vm = Member(library, "vm_load_executable")().cast<ffi::Module>();
   const ffi::Function initialize = Member(vm, "vm_initialization");
   // (device type, device id, allocator) of each device; the VM wants the CPU at the end too.
@@ -88,7 +89,7 @@ Replay::Replay(const std::string& folder, const Manifest& manifest, opencl::Memo
   steps_ = Capture(*vm_, inputs, weights_, kind == opencl::MemoryKind::kShared);
   PlaceWaits(steps_);
   // What the captured run worked in: both pools would keep it for the next.
-  ffi::Function::GetGlobalRequired("vm.builtin.memory_manager.clear")();
+  TvmFunction("vm.builtin.memory_manager.clear")();
   if (manifest.uses_gpu) opencl::OpenDevice(0).buffers().Trim();
   memory_ = std::make_shared<SlotMemory>(steps_, PlanMemory(steps_, kind == opencl::MemoryKind::kMapped));
   pending_.resize(steps_.steps.size());

@@ -7,7 +7,6 @@
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
-#include <tvm/ffi/reflection/registry.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -15,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "../boundary.h"
 #include "../json.h"
 #include "runner.h"
 #include "thermal.h"
@@ -48,25 +48,25 @@ class RunnerModule final : public ffi::ModuleObj {
     // Each function keeps the module alive.
     ffi::ObjectPtr<RunnerModule> self = ffi::GetObjectPtr<RunnerModule>(this);
     if (name == "set_input") {
-      return ffi::Function::FromTyped([self](int64_t index, DLTensor* tensor) {
+      return Typed([self](int64_t index, DLTensor* tensor) {
         self->runner_.SetInput(index, *tensor);
       });
     }
-    if (name == "run") return ffi::Function::FromTyped([self] { self->runner_.Run(); });
+    if (name == "run") return Typed([self] { self->runner_.Run(); });
     if (name == "output") {
-      return ffi::Function::FromTyped(
+      return Typed(
           [self](int64_t index) { return self->runner_.GetOutput(index); });
     }
     if (name == "time") {  // (most runs, seconds or 0) -> JSON list of microseconds
-      return ffi::Function::FromTyped([self](int64_t repeat, double seconds) {
+      return Typed([self](int64_t repeat, double seconds) {
         return ffi::String(ListText(self->runner_.Time(repeat, seconds)));
       });
     }
     if (name == "profile") {
-      return ffi::Function::FromTyped([self] { return ffi::String(self->runner_.Profile()); });
+      return Typed([self] { return ffi::String(self->runner_.Profile()); });
     }
     if (name == "describe") {
-      return ffi::Function::FromTyped([self] { return ffi::String(self->runner_.Describe()); });
+      return Typed([self] { return ffi::String(self->runner_.Describe()); });
     }
     return std::nullopt;
   }
@@ -79,7 +79,7 @@ class RunnerModule final : public ffi::ModuleObj {
 std::string Resolve(const std::string& path) {
   const auto workpath = ffi::Function::GetGlobal("tvm.rpc.server.workpath");
   if (!workpath.has_value() || (!path.empty() && path[0] == '/')) return path;
-  return (*workpath)(path).cast<std::string>();
+  return WithoutExceptions(*workpath)(path).cast<std::string>();
 }
 
 ffi::Module Load(const ffi::String& folder) {
@@ -107,7 +107,7 @@ ffi::String FileStatus(const ffi::String& name) {
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  ffi::reflection::GlobalDef()
+  DefineGlobals()
       .def("syncnas.runner.load", Load)
       .def("syncnas.runner.load_unbound", LoadUnbound)
       .def("syncnas.runner.file_status", FileStatus)

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "../boundary.h"
 #include "../clock_sync.h"
 #include "../device.h"
 #include "../json.h"
@@ -106,7 +107,7 @@ std::string Runner::Profile() {
   const bool gpu = manifest_.uses_gpu;
   replay_.Run();
   Recorder recorder;
-  if (gpu) ffi::Function::GetGlobalRequired("syncnas.opencl.profile_start")();
+  if (gpu) TvmFunction("syncnas.opencl.profile_start")();
   const int64_t start_ns = opencl::HostNow();
   std::string problem, queue = "[]";
   try {
@@ -115,7 +116,7 @@ std::string Runner::Profile() {
     problem = error.message();
   }
   if (gpu) {  // in every case: a recording queue left behind would slow later runs down
-    queue = ffi::Function::GetGlobalRequired("syncnas.opencl.profile_stop")().cast<std::string>();
+    queue = TvmFunction("syncnas.opencl.profile_stop")().cast<std::string>();
   }
   if (!problem.empty()) TVM_FFI_THROW(RuntimeError) << problem;
   ran_ = true;

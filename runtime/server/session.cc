@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "../boundary.h"
 #include "log.h"
 
 namespace syncnas::server {
@@ -35,13 +36,13 @@ std::string InFolder(const std::string& folder, const std::string& name) {
 
 void RegisterFileFunctions(const std::string& folder) {
   ffi::Function::SetGlobal("tvm.rpc.server.workpath",
-                           ffi::Function::FromTyped([folder](const ffi::String& name) {
+                           Typed([folder](const ffi::String& name) {
                              return ffi::String(InFolder(folder, name));
                            }),
                            true);
   ffi::Function::SetGlobal("tvm.rpc.server.load_module",
-                           ffi::Function::FromTyped([folder](const ffi::String& name) {
-                             return ffi::Module::LoadFromFile(InFolder(folder, name));
+                           Typed([folder](const ffi::String& name) {
+                             return LoadModule(InFolder(folder, name));
                            }),
                            true);
 }
@@ -56,7 +57,7 @@ void RegisterFileFunctions(const std::string& folder) {
   int code = 0;
   try {
     RegisterFileFunctions(folder);
-    ffi::Function::GetGlobalRequired("rpc.ServerLoop")(descriptor);
+    TvmFunction("rpc.ServerLoop")(descriptor);
   } catch (const std::exception& error) {
     Log(std::string("session: ") + error.what());
     code = 1;

@@ -1,19 +1,22 @@
 """What goes wrong between this machine and a device: each ends in one line or in a recovery."""
 
 import json
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import tvm
 from board_tools import KEY, Lab, session_folders, start_long_run, wait_until
+from tvm.rpc import RPCSession
 
 from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.device.board import Board
@@ -160,10 +163,6 @@ def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
         request_device(silent.getsockname(), KEY, SECONDS)
 
 
-@pytest.mark.xfail(
-    shutil.which("aarch64-linux-gnu-g++") is None,
-    reason="an error inside a session ends it where Zig has built the bundle: its C++ runtime is not TVM's",
-)
 def test_bundle_of_another_tvm(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None:
     """Bytecode of another TVM would crash the device's VM; its own runtime notices, not this machine."""
     manifest = json.loads((cpu_lane / "manifest.json").read_text())
@@ -178,7 +177,50 @@ def test_bundle_of_another_tvm(lab: Lab, cpu_lane: Path, tmp_path: Path) -> None
         with pytest.raises(DeviceError, match=wrong) as raised:
             RemoteExecutable(tmp_path, read_manifest(cpu_lane), session, SECONDS)
         assert "\n" not in str(raised.value)
-        load_on_device(cpu_lane, lab.address, KEY, SECONDS)
+        RemoteExecutable(cpu_lane, read_manifest(cpu_lane), session, SECONDS)
+
+
+def fail_in_a_registered_function(session: RPCSession) -> None:
+    session.get_function("syncnas.runner.load")("nothing")
+
+
+def fail_in_a_function_of_a_module(session: RPCSession) -> None:
+    session.get_function("syncnas.runner.load")("")["output"](0)
+
+
+def fail_to_allocate(session: RPCSession) -> None:
+    tvm.runtime.empty((1 << 40,), "float32", session.device("opencl"))
+
+
+def fail_in_tvms_own_function(session: RPCSession) -> None:
+    session.load_module("nothing.so")
+
+
+def fail_in_the_servers_function(session: RPCSession) -> None:
+    session.get_function("tvm.rpc.server.workpath")("../up")
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (fail_in_a_registered_function, "manifest.json"),
+        (fail_in_a_function_of_a_module, "no outputs yet"),
+        (fail_to_allocate, "OpenCL"),
+        (fail_in_tvms_own_function, "nothing.so"),
+        (fail_in_the_servers_function, "is outside of the work folder"),
+    ],
+)
+def test_errors_arrive(
+    fail: Callable[[RPCSession], None], reason: str, lab: Lab, cpu_lane: Path
+) -> None:
+    """Whose code fails: the client is told why, and the session goes on."""
+    with lab.running():
+        session = request_device(lab.address, KEY, SECONDS)
+        model = RemoteExecutable(cpu_lane, read_manifest(cpu_lane), session, SECONDS)
+        with pytest.raises(Exception, match=reason):
+            fail(session)
+        outputs = model(*model.random_inputs().values())
+        assert all(np.isfinite(output).all() for output in outputs.values())
 
 
 def test_a_folder_for_this_machine(tmp_path: Path, cpu_lane: Path) -> None:
