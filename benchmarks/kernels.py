@@ -3,8 +3,8 @@
     PYTHONPATH=tests python benchmarks/kernels.py [--lane gpu] [--json FILE] [--all] [NETWORK ...]
 
 The peak is measured with a loop of fused multiply-adds on registers, in the same process. Kernels
-are timed as a network runs them: one call of each in turn, so with cold weights. GFLOP/s count what a
-direct convolution does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is
+are timed as a network runs them: one call of each in turn, so with cold weights; with ``--warm`` each in a
+loop of its own, so that its weights stay in the caches. GFLOP/s count what a direct convolution does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is
 the GPU lane's OpenCL). ``lost`` is the time, summed over the networks' kernels, that would be saved if
 every kernel of the kind ran at the peak.
 
@@ -204,6 +204,7 @@ def main() -> None:
     parser = network_parser(__doc__)
     parser.add_argument("--lane", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--kind", default="", help="only kernels of this kind")
+    parser.add_argument("--warm", action="store_true", help="each kernel in a loop of its own")
     parser.add_argument(
         "--all", action="store_true", help="print every kernel, slowest share first"
     )
@@ -226,7 +227,8 @@ def main() -> None:
         groups.update({g.kernel: g for g in found})
     with on_cpu_lane(target.cpus):
         peak = peak_gflops(target)
-    times = time_kernels(list(groups.values()), target, time.monotonic() + 3600)
+    batches = [[group] for group in groups.values()] if options.warm else [list(groups.values())]
+    times = [t for batch in batches for t in time_kernels(batch, target, time.monotonic() + 3600)]
     rows = [row_of(t, counts, peak) for t in times]
     if options.json:
         options.json.write_text(json.dumps({"peak_gflops": peak, "kernels": rows}, indent=2))

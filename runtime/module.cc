@@ -16,6 +16,7 @@
 #include "device.h"
 #include "device_api.h"
 #include "kernel_signature.h"
+#include "launch.h"
 #include "module_format.h"
 #include "opencl_error.h"
 #include "opencl_loader.h"
@@ -26,10 +27,6 @@ namespace syncnas::opencl {
 namespace {
 
 namespace ffi = tvm::ffi;
-
-std::string ShapeText(const std::array<size_t, 3>& sizes) {
-  return std::to_string(sizes[0]) + "x" + std::to_string(sizes[1]) + "x" + std::to_string(sizes[2]);
-}
 
 class OpenCLModule final : public ffi::ModuleObj {
  public:
@@ -60,39 +57,39 @@ class OpenCLModule final : public ffi::ModuleObj {
     return Packed(
         [self, signature = KernelSignature(*info), kernel = Intern((*info)->name)](
             const ffi::AnyView* values, int32_t count, ffi::Any*) {
-          self->Launch(signature, *kernel, reinterpret_cast<const TVMFFIAny*>(values), count);
+          self->Run(signature, kernel, reinterpret_cast<const TVMFFIAny*>(values), count);
         });
   }
 
  private:
-  void Launch(const KernelSignature& signature, const std::string& name, const TVMFFIAny* values,
-              int32_t count) {
+  void Run(const KernelSignature& signature, const std::string* name, const TVMFFIAny* values,
+           int32_t count) {
     signature.CheckCount(count);
     const LaunchShape shape = signature.Shape(values + signature.argument_count());
     if (shape.global[0] == 0 || shape.global[1] == 0 || shape.global[2] == 0) return;
     Device& device = LaunchDevice(signature, values);
     Stream& stream = device.CurrentStream();
-    Program::Loan kernel(ProgramFor(device), name);
-    SetArguments(signature, name, values, kernel.get(), stream);
-    uint64_t number = 0;
-    const auto launch = [&](cl_command_queue queue, cl_event* event) {
-      return CL().clEnqueueNDRangeKernel(queue, kernel.get(), static_cast<cl_uint>(shape.dimensions),
-                                         nullptr, shape.global.data(), shape.local.data(), 0,
-                                         nullptr, event);
-    };
-    const cl_int code = stream.SubmitNumbered(&name, 0, launch, &number);
-    if (code != kClSuccess) ThrowLaunchError(code, device, name, kernel.get(), shape);
-    MarkBuffers(signature, values, stream.id(), number);
+    Program& program = ProgramFor(device);
+    if (LaunchRecorder* recorder = LaunchRecorder::Current()) {
+      const cl_kernel own = program.Create(*name);
+      recorder->launches.push_back(
+          std::make_unique<opencl::Launch>(own, name, shape, Buffers(signature, values)));
+      SetArguments(signature, *name, values, own, stream);
+      return;
+    }
+    Program::Loan kernel(program, *name);
+    SetArguments(signature, *name, values, kernel.get(), stream);
+    const uint64_t number = EnqueueKernel(stream, kernel.get(), name, shape);
+    for (Buffer* buffer : Buffers(signature, values)) buffer->MarkUsed(stream.id(), number);
   }
 
-  static void MarkBuffers(const KernelSignature& signature, const TVMFFIAny* values,
-                          uint64_t stream_id, uint64_t number) {
+  static std::vector<Buffer*> Buffers(const KernelSignature& signature, const TVMFFIAny* values) {
+    std::vector<Buffer*> found;
     for (size_t i = 0; i < signature.argument_count(); ++i) {
       if (!signature.IsBuffer(i)) continue;
-      if (Buffer* buffer = signature.BufferArgument(values[i], i)) {
-        buffer->MarkUsed(stream_id, number);
-      }
+      if (Buffer* buffer = signature.BufferArgument(values[i], i)) found.push_back(buffer);
     }
+    return found;
   }
 
   // Where the kernel's data is; a kernel without buffers runs on the thread's current device.
@@ -131,18 +128,6 @@ class OpenCLModule final : public ffi::ModuleObj {
     TVM_FFI_THROW(ValueError) << "OpenCL: argument " << index << " of kernel '" << name
                               << "' is on device '" << buffer.device.name() << "', the others are on '"
                               << stream.device().name() << "'";
-  }
-
-  [[noreturn]] static void ThrowLaunchError(cl_int code, const Device& device,
-                                            const std::string& name, cl_kernel kernel,
-                                            const LaunchShape& shape) {
-    size_t kernel_limit = 0;
-    CL().clGetKernelWorkGroupInfo(kernel, device.id(), kClKernelWorkGroupSize, sizeof(kernel_limit),
-                                  &kernel_limit, nullptr);
-    ThrowCallError(code, {"clEnqueueNDRangeKernel", device.name(), name,
-                          "global size " + ShapeText(shape.global) + ", work-group size " +
-                              ShapeText(shape.local) + "; this kernel can have " +
-                              std::to_string(kernel_limit) + " work-items in a group here"});
   }
 
   Program& ProgramFor(Device& device) {

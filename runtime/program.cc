@@ -56,7 +56,7 @@ Program::~Program() {
 cl_kernel Program::Take(const std::string& name) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::vector<cl_kernel>& idle = idle_[name];
-  if (idle.empty()) return Create(name);
+  if (idle.empty()) return CreateLocked(name);
   cl_kernel kernel = idle.back();
   idle.pop_back();
   return kernel;
@@ -68,6 +68,11 @@ void Program::Return(const std::string& name, cl_kernel kernel) {
 }
 
 cl_kernel Program::Create(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return CreateLocked(name);
+}
+
+cl_kernel Program::CreateLocked(const std::string& name) {
   const auto own = sources_.find(name);
   const bool is_marked = own != sources_.end();
   const std::string called = is_marked ? kKernelName : name;

@@ -24,6 +24,9 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
+  // A new kernel object, the caller's own.
+  cl_kernel Create(const std::string& name);
+
   // Setting arguments and enqueuing are separate calls, so a kernel object must not be shared by
   // two threads that launch at the same time: each launch borrows one and gives it back as soon as
   // it is enqueued (which is when OpenCL has taken the arguments).
@@ -45,7 +48,7 @@ class Program {
  private:
   cl_kernel Take(const std::string& name);
   void Return(const std::string& name, cl_kernel kernel);
-  cl_kernel Create(const std::string& name);
+  cl_kernel CreateLocked(const std::string& name);
 
   Device& device_;
   std::mutex mutex_;

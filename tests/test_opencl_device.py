@@ -298,6 +298,15 @@ def test_empty_launch_does_nothing(kernels: Any) -> None:
     np.testing.assert_array_equal(x.numpy(), np.zeros(4))
 
 
+def test_launches_are_recorded_and_enqueued_again(kernels: Any) -> None:
+    x = on_device(np.zeros(4, "float32"))
+    enqueue_us = call("syncnas.opencl.enqueue_us", lambda: kernels["add_one"](x, 1, 4), 3)
+    assert 0 < enqueue_us < 1e5
+    np.testing.assert_array_equal(x.numpy(), np.full(4, 3))  # three rounds, and not when recorded
+    with pytest.raises(ValueError, match="nothing was launched"):
+        call("syncnas.opencl.enqueue_us", lambda: None, 3)
+
+
 INTEGERS = [
     ("char", "int8", (0, 8)),
     ("short", "int16", (0, 16)),

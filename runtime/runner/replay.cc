@@ -5,6 +5,7 @@
 #include <tvm/ffi/dtype.h>
 #include <tvm/ffi/error.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -71,7 +72,28 @@ void* OnHost(const DLTensor& tensor) {
 struct Replay::Call {
   std::vector<DLTensor> tensors;
   std::vector<ffi::AnyView> arguments;
+  std::unique_ptr<opencl::Launch> launch;  // of a GPU kernel, where that is all that the step does
 };
+
+// The launch that a GPU kernel's step comes down to. Null where it comes down to several, or to one in
+// memory that is its own for the time of the call: such steps are called anew in each run.
+std::unique_ptr<opencl::Launch> Replay::LaunchOf(const Step& step, const Call& call) {
+  opencl::LaunchRecorder recorder;
+  ffi::Any nothing;
+  step.function.CallPacked(call.arguments.data(), static_cast<int32_t>(call.arguments.size()),
+                           &nothing);
+  if (recorder.launches.size() != 1) return nullptr;
+  std::unique_ptr<opencl::Launch> launch = std::move(recorder.launches.front());
+  for (const opencl::Buffer* buffer : launch->buffers()) {
+    const bool lasts = std::any_of(
+        call.arguments.begin(), call.arguments.end(), [buffer](const ffi::AnyView& argument) {
+          const auto tensor = argument.try_cast<DLTensor*>();
+          return tensor.has_value() && (*tensor)->data == buffer;
+        });
+    if (!lasts) return nullptr;
+  }
+  return launch;
+}
 
 Replay::Replay(const std::string& folder, const Manifest& manifest)
     : Replay(folder, manifest, MemoryOf(manifest)) {}
@@ -128,6 +150,7 @@ void Replay::Prepare() {
       call.arguments.emplace_back(&tensor);
     }
     if (step.kind == StepKind::kWrite || step.kind == StepKind::kRead) AddTransfer(i);
+    if (step.kind == StepKind::kGpuKernel) call.launch = LaunchOf(step, call);
   }
   for (int value : steps_.inputs) inputs_.push_back(memory_->HostTensor(steps_.values[value]));
   for (const Operand& output : steps_.outputs) {
@@ -164,6 +187,8 @@ void Replay::Run(Recorder* recorder) {
     queue_in_use_ = queue_in_use_ || step.queued();
     if (step.kind == StepKind::kCopyRows) {
       opencl::CopyRows(OnHost(calls_[i].tensors[0]), OnHost(calls_[i].tensors[1]), step.rows);
+    } else if (calls_[i].launch != nullptr) {
+      calls_[i].launch->Enqueue(Queue());
     } else if (step.kind == StepKind::kCpuKernel || step.kind == StepKind::kGpuKernel) {
       const std::vector<ffi::AnyView>& arguments = calls_[i].arguments;
       step.function.CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &nothing);

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "../launch.h"
 #include "../memory_kind.h"
 #include "../stream.h"
 #include "manifest.h"
@@ -48,6 +49,7 @@ class Replay {
 
   Replay(const std::string& folder, const Manifest& manifest, opencl::MemoryKind kind);
   void Prepare();
+  static std::unique_ptr<opencl::Launch> LaunchOf(const Step& step, const Call& call);
   void AddTransfer(int step);
   void WaitFor(int step, Recorder* recorder);
   void LetGo();

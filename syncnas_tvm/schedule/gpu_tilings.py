@@ -64,16 +64,17 @@ def _tiled(
     window = extents(sch, sch.get_loops(sch.get_sblock("acc")))[4:]
     dense = family in ("dense", "stem")
     blocks = block_count if dense else 1
-    # A window's columns are unrolled, its rows only where there are few.
-    own = Tiling(*tile_of(width, blocks, accumulators), unrolled=0 if dense else 1, items=limits[0])
-    few = dense or window[0] <= MAX_UNROLLED_ROWS
+    # A window's columns are unrolled, its rows only where there are few; a stem's few rows always, since
+    # the columns outside of the image are then known. Dense convolutions have many input channels.
+    few = window[-2] <= MAX_UNROLLED_ROWS
+    unrolled = (0, 1) if family == "dense" else (0, 1, 2) if few else (0, 1)
+    own_unrolled = 0 if family == "dense" else 2 if family == "stem" and few else 1
+    own = Tiling(*tile_of(width, blocks, accumulators), own_unrolled, items=limits[0])
     found = {own: None}
-    for (pixels, channels), unrolled in product(
-        good_tiles(width, blocks, accumulators), range(2 if dense or not few else 3)
-    ):
+    for (pixels, channels), inner in product(good_tiles(width, blocks, accumulators), unrolled):
         shape = [block_count // channels, height, width // pixels]
         for items in _distinct(shape, limits):
-            found[Tiling(pixels, channels, unrolled, items=items)] = None
+            found[Tiling(pixels, channels, inner, items=items)] = None
     return tuple(found)
 
 

@@ -38,6 +38,8 @@ from syncnas_tvm.schedule.packed_definition import (
 from syncnas_tvm.schedule.packed_tile import channel_cut
 from syncnas_tvm.schedule.zeros import Run, runs, share
 
+SMALL_WINDOW = 3
+
 
 @dataclass(frozen=True)
 class Window:
@@ -190,10 +192,15 @@ class Convolutions(Operands):
     def _stem(self, node: Node) -> Family:
         data, weight = node.operands
         v, window, shape = self._vector, Window.of(node), packed_shape(node.shape, self._vector)
-        padded = convolutions.pad(self._read(data, packed=False), window.pads, 2)
+        image = self._read(data, packed=False)
         packing = partial(pack_stem_weight, array_of(weight), v)
         w = self._placeholder(weight, (shape[0], *shape_of(weight)[1:], v), False, packing)
-        acc = convolutions.stem(padded, w, shape, window.strides, window.dilation)
+        steps = window.strides, window.dilation
+        if self._machine.whole and max(shape_of(weight)[2:]) <= SMALL_WINDOW:
+            # A padded copy would be another kernel, which takes longer than this one.
+            acc = convolutions.unpadded_stem(image, w, shape, *steps, window.pads[:2])
+        else:
+            acc = convolutions.stem(convolutions.pad(image, window.pads, 2), w, shape, *steps)
         self._values[node.var] = lambda index: acc[index]
         return "stem"
 

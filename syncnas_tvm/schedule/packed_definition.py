@@ -49,6 +49,11 @@ class Machine:
     dtype: str = "float32"
     sums: str = "float32"
 
+    @property
+    def whole(self) -> bool:
+        """Whether a kernel is to be of one piece."""
+        return self.accumulators == 0
+
 
 @dataclass(frozen=True, eq=False)
 class Operand:
