@@ -100,6 +100,7 @@ class HostKernels:
             lambda done: self._report(f"{done} of {len(unknown)} kernels measured"),
             self._types,
             self._records,
+            sum(region.weight_bytes for region in self._graph.regions),
         )
         for t in times:
             self.table.add(t.kernel, t.latency_us, t.noise_us)

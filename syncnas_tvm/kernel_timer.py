@@ -1,7 +1,8 @@
 """Measures kernels on this machine: what the planner knows of ``host``.
 
 Kernels are timed as a network runs them: one call of each in turn, so that the others have pushed
-its weights and its code out of the nearest caches. Its inputs are written just before, as the
+its weights and its code out of the nearest caches, but no more of them than a network has, whose weights the
+last cache may well hold. Its inputs are written just before, as the
 kernel in front of it would, and so is the memory that its result goes to: a compiled model works in
 little memory, over and over, so what a kernel overwrites is near. In a loop of its own a kernel can be a
 third faster. What the call from Python costs is measured with a kernel that does nothing, and taken off.
@@ -26,6 +27,7 @@ from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.graph.rebuild import emit_function
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.lowering import build_kernels
+from syncnas_tvm.memory import weight_bytes
 from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
 from syncnas_tvm.runtime.profiler import COPIES
 from syncnas_tvm.schedule.packed_kernels import Records
@@ -34,6 +36,7 @@ from syncnas_tvm.work import Kernel, Lane
 
 ROUNDS = 9
 BATCH = 32
+NETWORK_BYTES = 16 << 20  # of a mobile network's weights
 EMPTY = "empty"
 QUARTILE = 0.25  # whatever else runs on the machine only adds to a time
 LEAST_US = 0.1  # nothing that is measured takes no time
@@ -55,24 +58,41 @@ def time_kernels(
     report: Callable[[int], None] = lambda done: None,
     types: LaneTypes = FLOAT32,
     records: Records | None = None,
+    network_bytes: int = NETWORK_BYTES,
 ) -> list[KernelTime]:
     """Build and time the kernels of one lane in the given order, until ``deadline``.
 
     ``deadline`` is a value of ``time.monotonic``; what was not reached by then is left out.
     ``report`` is told how many are done. The lanes keep their values in ``types``; kernels with a
-    tuning record in ``records`` are tuned ones.
+    tuning record in ``records`` are tuned ones. ``network_bytes`` are the weights of the network that
+    they are of.
     """
     times: list[KernelTime] = []
     for lane in ("cpu", "gpu"):
-        ours = [g for g in groups if g.kernel.lane == lane]
-        # In batches: one build of all would spend the time before the first measurement.
-        for start in range(0, len(ours), BATCH):
+        for batch in _batches([g for g in groups if g.kernel.lane == lane], network_bytes):
             if time.monotonic() >= deadline:
                 break
-            batch = ours[start : start + BATCH]
             times += _time_batch(batch, lane, target, deadline, types, records)
             report(len(times))
     return times
+
+
+def _batches(groups: Sequence[Group], most_bytes: int) -> Iterable[list[Group]]:
+    """``groups`` in order; the weights of a batch are ``most_bytes`` at most, or a kernel's own.
+
+    One build of all would spend the time before the first measurement.
+    """
+    batch: list[Group] = []
+    held = 0
+    for group in groups:
+        more = weight_bytes(group.kernel)
+        if batch and (len(batch) == BATCH or held + more > most_bytes):
+            yield batch
+            batch, held = [], 0
+        batch.append(group)
+        held += more
+    if batch:
+        yield batch
 
 
 def _time_batch(

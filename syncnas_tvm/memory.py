@@ -32,14 +32,15 @@ def lane_memory(works: Iterable[Work], lane: Lane) -> LaneMemory:
         for phase in work.phases:
             join = join_kernels(phase, lane) if phase.cpu and phase.gpu else ()
             for kernel in (*phase.kernels(lane), *join):
-                own = sum(tensor_bytes(shape, kernel.dtype) for shape in _weights(kernel))
+                own = weight_bytes(kernel)
                 weights += own
                 working = max(working, kernel.bytes_moved - own)
     return LaneMemory(weights, working)
 
 
-def _weights(kernel: Kernel) -> list[Shape]:
-    """Weight and biases; what is fused and broadcast over pixels is taken for a bias."""
-    main = [kernel.shapes[1]] if kernel.op in ("nn.conv2d", "matmul") else []
+def weight_bytes(kernel: Kernel) -> int:
+    """Of weight and biases; what is fused and broadcast over pixels is taken for a bias."""
+    main: list[Shape] = [kernel.shapes[1]] if kernel.op in ("nn.conv2d", "matmul") else []
     fused = (s for step in kernel.epilogue for s in step.operands if s != kernel.out_shape)
-    return main + [shape for shape in fused if len(shape) > 0]
+    biases = [shape for shape in fused if len(shape) > 0]
+    return sum(tensor_bytes(shape, kernel.dtype) for shape in main + biases)
