@@ -159,7 +159,11 @@ class SplitWriter(LaneWriter):
         """What the lane reads to run ``node``: all operands, or just the partial sum passed on."""
         state = self._states.of[node.var]
         if state.mode == "once" and lane == "gpu":
-            return [o for o in node.operands if self._states.state(o) == "partial"]
+            return [
+                o
+                for i, o in enumerate(node.operands)
+                if self._states.state(o) == "partial" and i not in state.summed
+            ]
         return super()._operands(node, lane)
 
     def _leaves(self, node: Node, lane: Lane, phase: int) -> bool:

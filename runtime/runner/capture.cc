@@ -9,6 +9,7 @@
 #include <string>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "../boundary.h"
 
@@ -35,12 +36,19 @@ const void* Address(const DLTensor& tensor) {
 
 }  // namespace
 
-// Follows a run call by call. A tensor is known by its address: what was last allocated there.
+// Follows a run call by call. A tensor is known by its address and its shape: what was last allocated
+// there, or a view of that.
 class Capturing {
  public:
   explicit Capturing(bool shared) : shared_(shared) {}
 
   int NewValue(const DLTensor& tensor, int memory = -1) {
+    values_[Address(tensor)].clear();
+    return NewView(tensor, memory);
+  }
+
+  // A value beside those that are at its address.
+  int NewView(const DLTensor& tensor, int memory) {
     Value value;
     value.on_device = tensor.device.device_type != kDLCPU;
     value.dtype = tensor.dtype;
@@ -55,7 +63,7 @@ class Capturing {
     const int id = static_cast<int>(steps_.values.size());
     steps_.values.push_back(std::move(value));
     defined_.push_back(false);
-    values_[Address(tensor)] = id;
+    values_[Address(tensor)].push_back(id);
     return id;
   }
 
@@ -91,11 +99,8 @@ class Capturing {
   Operand OperandOf(const ffi::AnyView& argument) const {
     Operand operand;
     if (auto tensor = argument.try_cast<ffi::Tensor>()) {
-      const auto found = values_.find(Address(*tensor->GetDLTensorPtr()));
-      if (found != values_.end()) {
-        operand.value = found->second;
-        return operand;
-      }
+      operand.value = Find(*tensor->GetDLTensorPtr());
+      if (operand.value >= 0) return operand;
     }
     operand.fixed = argument;  // keeps a weight alive
     return operand;
@@ -118,7 +123,7 @@ class Capturing {
     } else if (name == "reshape") {
       const Operand from = Use(arguments[0]);
       if (from.value < 0) return;  // of a weight: its address is no value's, so it stays a weight
-      const int to = NewValue(*result.cast<ffi::Tensor>().GetDLTensorPtr(), MemoryOf(from.value));
+      const int to = NewView(*result.cast<ffi::Tensor>().GetDLTensorPtr(), MemoryOf(from.value));
       defined_[to] = true;
     } else if (name == "to_device") {
       Transfer(Use(arguments[0]), *result.cast<ffi::Tensor>().GetDLTensorPtr());
@@ -223,13 +228,24 @@ class Capturing {
     return tensor.has_value() && tensor->device().device_type != kDLCPU;
   }
 
+  // The value that a tensor is, -1 where it is none: a weight.
+  int Find(const DLTensor& tensor) const {
+    const auto found = values_.find(Address(tensor));
+    if (found == values_.end()) return -1;
+    const std::vector<int64_t> shape(tensor.shape, tensor.shape + tensor.ndim);
+    for (auto id = found->second.rbegin(); id != found->second.rend(); ++id) {
+      if (steps_.values[*id].shape == shape) return *id;
+    }
+    return found->second.back();
+  }
+
   int MemoryOf(int value) const { return steps_.values[value].memory; }
   std::string Region() const { return regions_.empty() ? "" : regions_.back(); }
 
   const bool shared_;
   Steps steps_;
   std::vector<bool> defined_;  // by value
-  std::unordered_map<const void*, int> values_;
+  std::unordered_map<const void*, std::vector<int>> values_;  // by address
   std::unordered_map<int, Step> deferred_;  // by the value that they make
   std::vector<std::string> regions_;  // the lane functions that the VM is in
 };

@@ -8,7 +8,8 @@ so one analysis serves all ratios.
 - ``partial``: each lane has a partial sum of all of it.
 
 A partial value that a non-linear operator reads is summed first; that is a sync, and what follows
-it belongs to the next *phase*. Squeeze-and-excite gets its inner sync that way: its first dense
+it belongs to the next *phase*. From then on it is whole for all of its readers: a residual that adds it
+adds the sum, once. Squeeze-and-excite gets its inner sync that way: its first dense
 layer contracts over cut channels.
 """
 
@@ -52,13 +53,16 @@ class SplitStates:
         self.classes = ChannelClasses(flow, open_result=True)
         self._total_macs = sum(node.macs for node in flow.nodes)
         self.of: dict[relax.Var, NodeState] = {}
+        self._summed_from: dict[relax.Var, int] = {}  # the first phase that reads the value's sum
         for node in flow.nodes:
             self.of[node.var] = self._interpret(node)
 
     @property
     def splits(self) -> bool:
         """Whether any multiply-adds are divided between the lanes."""
-        return any(s.state != "whole" and self.flow.definer[v].macs for v, s in self.of.items())
+        return not self._contradicts and any(
+            s.state != "whole" and self.flow.definer[v].macs for v, s in self.of.items()
+        )
 
     @property
     def phases(self) -> int:
@@ -75,19 +79,36 @@ class SplitStates:
         found = self.of.get(expr) if isinstance(expr, relax.Var) else None
         return found.phase if found else 0
 
+    @property
+    def _contradicts(self) -> bool:
+        """Whether a node takes for partial what a node behind it in the list has summed before."""
+        return any(
+            self.state(operand) == "partial"
+            and position not in self.of[node.var].summed
+            and self._is_summed(operand, self.of[node.var].phase)
+            for node in self.flow.nodes
+            for position, operand in enumerate(node.operands)
+        )
+
+    def _is_summed(self, expr: relax.Expr, phase: int) -> bool:
+        return isinstance(expr, relax.Var) and self._summed_from.get(expr, phase + 1) <= phase
+
     def _interpret(self, node: Node) -> NodeState:
         if self.classes.cuts(node).contract:
             return self._contraction(node)
-        partial = tuple(i for i, e in enumerate(node.operands) if self.state(e) == "partial")
+        first = max((self.phase(operand) for operand in node.operands), default=0)
+        all_partial = [i for i, e in enumerate(node.operands) if self.state(e) == "partial"]
+        summed = tuple(i for i in all_partial if self._is_summed(node.operands[i], first))
+        partial = tuple(i for i in all_partial if i not in summed)
         cut = self.classes.cut(node.var)
         if cut and any(link.out_dim == cut[0] for link in self.classes.cuts(node).links):
-            return self._make(node, "cut", summed=partial)
+            return self._make(node, "cut", summed=tuple(all_partial))
         if not partial:
-            return self._make(node, "whole")
+            return self._make(node, "whole", summed=summed)
         mode = self._linear_mode(node, partial)
         if mode:
-            return self._make(node, "partial", mode)
-        return self._make(node, "whole", summed=partial)
+            return self._make(node, "partial", mode, summed)
+        return self._make(node, "whole", summed=tuple(all_partial))
 
     def _contraction(self, node: Node) -> NodeState:
         data = node.operands[0]
@@ -133,4 +154,8 @@ class SplitStates:
             for position, operand in enumerate(node.operands)
             if not is_constant(operand)
         ]
-        return NodeState(state, max(phases, default=0), mode, summed, contracted)
+        phase = max(phases, default=0)
+        for position in summed:
+            var = node.operands[position]
+            self._summed_from[var] = min(phase, self._summed_from.get(var, phase))  # type: ignore[index,arg-type]
+        return NodeState(state, phase, mode, summed, contracted)
