@@ -19,14 +19,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-import zoo
-from networks import network_parser, print_table
+from networks import network_parser, print_table, spaces_of
 from planner import TARGETS
 
-from syncnas_tvm.candidates import decision_space
 from syncnas_tvm.cost_models import cost_model_of
-from syncnas_tvm.frontend import import_onnx
-from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.planner import (
     Budget,
     Candidate,
@@ -38,7 +34,6 @@ from syncnas_tvm.planner import (
 )
 from syncnas_tvm.scorer import Scorer, State
 from syncnas_tvm.simulator import CPU, GPU, SHARED, Simulator, contend
-from syncnas_tvm.targets import load_target
 from syncnas_tvm.work import Phase, Work
 
 
@@ -103,14 +98,8 @@ def main() -> None:
     gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
     table = []
     for network in options.network:
-        module = import_onnx(zoo.export(network), None).mod
-        spaces: dict[int, Space] = {}
-        for name in options.targets:
-            target = load_target(name)
-            step = target.channel_step
-            if step not in spaces:
-                spaces[step] = decision_space(RegionGraph(module, step))
-            space, before = spaces[step], joined(spaces[step])
+        for target, space in spaces_of(network, options.targets):
+            before, name = joined(space), target.name
             model, budget = cost_model_of(target), Budget(options.evaluations)
             mode = CostMode()
             known = mode.scorer(before, target.costs, model)

@@ -3,10 +3,11 @@
     PYTHONPATH=tests python benchmarks/kernels.py [--lane gpu] [--json FILE] [--all] [NETWORK ...]
 
 The peak is measured with a loop of fused multiply-adds on registers, in the same process. Kernels
-are timed as a network runs them: one call of each in turn, so with cold weights; with ``--warm`` each in a
-loop of its own, so that its weights stay in the caches. GFLOP/s count what a direct convolution does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is
-the GPU lane's OpenCL). ``lost`` is the time, summed over the networks' kernels, that would be saved if
-every kernel of the kind ran at the peak.
+are timed as a network runs them: one call of each in turn, so with cold weights; with ``--warm`` each
+in a loop of its own, so that its weights stay in the caches. GFLOP/s count what a direct convolution
+does, so that Winograd's go above the peak. Both lanes have one core here (PoCL is the GPU lane's
+OpenCL). ``lost`` is the time, summed over the networks' kernels, that would be saved if every kernel of
+the kind ran at the peak.
 
 ``--onnxruntime`` compares the depthwise convolutions, activations included, with onnxruntime's instead: both
 as whole networks run them on one thread, by the profilers of both.

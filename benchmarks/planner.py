@@ -23,13 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import zoo
-from networks import network_parser
+from networks import network_parser, spaces_of
 
-from syncnas_tvm.candidates import decision_space
 from syncnas_tvm.cost_models import CostModel, Roofline, cost_model_of, read_tophub
-from syncnas_tvm.frontend import import_onnx
-from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.planner import (
     MODES,
     STRATEGIES,
@@ -41,7 +37,7 @@ from syncnas_tvm.planner import (
 )
 from syncnas_tvm.scorer import Scorer
 from syncnas_tvm.syncs import count_syncs
-from syncnas_tvm.targets import Target, Transfer, load_target
+from syncnas_tvm.targets import Target, Transfer
 
 TARGETS = ("host", "rk3399", "android-adreno", "android-mali")
 SYNCS_US = (50.0, 200.0, 500.0, 1000.0)
@@ -170,14 +166,7 @@ def main() -> None:
     rows: list[Row] = []
     for network in options.network:
         print(network, file=sys.stderr, flush=True)
-        module = import_onnx(zoo.export(network), None).mod
-        spaces: dict[int, Space] = {}
-        for name in options.targets:
-            target = load_target(name)
-            step = target.channel_step
-            if step not in spaces:
-                spaces[step] = decision_space(RegionGraph(module, step))
-            space = spaces[step]
+        for target, space in spaces_of(network, options.targets):
             if options.regions:
                 space = truncated(space, options.regions)
             model: CostModel = MODELS[options.model](target)
@@ -186,7 +175,7 @@ def main() -> None:
             for sync_us in options.syncs:
                 scorer = scorer_of(space, target, model, options.mode, sync_us)
                 row = measure(space, scorer, options)
-                rows.append({"network": network, "target": name, "sync_us": sync_us, **row})
+                rows.append({"network": network, "target": target.name, "sync_us": sync_us, **row})
         if options.json:
             options.json.write_text(
                 json.dumps({"mode": options.mode, "model": options.model, "rows": rows}, indent=2)

@@ -38,13 +38,13 @@ ffi::Function Packed(Callable callable) {
   return WithoutExceptions(ffi::Function::FromPacked(std::move(callable)));
 }
 
-// As TVM's reflection::GlobalDef.
+// As TVM's reflection::GlobalDef: a name that is taken already is an error.
 class DefineGlobals {
  public:
   template <typename Callable>
   DefineGlobals& def(const char* name, Callable callable) {
     ffi::Function::SetGlobal(
-        name, WithoutExceptions(ffi::Function::FromTyped(std::move(callable), name)), true);
+        name, WithoutExceptions(ffi::Function::FromTyped(std::move(callable), name)), false);
     return *this;
   }
 };

@@ -72,24 +72,26 @@ class OpenCLModule final : public ffi::ModuleObj {
     Program& program = ProgramFor(device);
     if (LaunchRecorder* recorder = LaunchRecorder::Current()) {
       const cl_kernel own = program.Create(*name);
-      recorder->launches.push_back(
-          std::make_unique<opencl::Launch>(own, name, shape, Buffers(signature, values)));
+      std::vector<Buffer*> buffers;
+      ForEachBuffer(signature, values, [&](Buffer* buffer) { buffers.push_back(buffer); });
+      recorder->launches.push_back(std::make_unique<Launch>(own, name, shape, std::move(buffers)));
       SetArguments(signature, *name, values, own, stream);
       return;
     }
     Program::Loan kernel(program, *name);
     SetArguments(signature, *name, values, kernel.get(), stream);
     const uint64_t number = EnqueueKernel(stream, kernel.get(), name, shape);
-    for (Buffer* buffer : Buffers(signature, values)) buffer->MarkUsed(stream.id(), number);
+    ForEachBuffer(signature, values,
+                  [&](Buffer* buffer) { buffer->MarkUsed(stream.id(), number); });
   }
 
-  static std::vector<Buffer*> Buffers(const KernelSignature& signature, const TVMFFIAny* values) {
-    std::vector<Buffer*> found;
+  template <typename Use>
+  static void ForEachBuffer(const KernelSignature& signature, const TVMFFIAny* values,
+                            const Use& use) {
     for (size_t i = 0; i < signature.argument_count(); ++i) {
       if (!signature.IsBuffer(i)) continue;
-      if (Buffer* buffer = signature.BufferArgument(values[i], i)) found.push_back(buffer);
+      if (Buffer* buffer = signature.BufferArgument(values[i], i)) use(buffer);
     }
-    return found;
   }
 
   // Where the kernel's data is; a kernel without buffers runs on the thread's current device.

@@ -30,6 +30,11 @@ char* Data(const ffi::Tensor& tensor) {
   return static_cast<char*>(tensor.data_ptr()) + tensor.byte_offset();
 }
 
+const ffi::Function& Move() {
+  static const ffi::Function move = TvmFunction("vm.builtin.to_device");
+  return move;
+}
+
 // A copy on the host of a tensor that is anywhere.
 ffi::Tensor OnHost(const ffi::Tensor& tensor) {
   ffi::Tensor copy = MakeHostTensor(tensor.shape(), tensor.dtype());
@@ -50,18 +55,16 @@ void Exchange(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
   const auto source = arguments[1].cast<ffi::Tensor>();
   CopyRows(Data(OnHost(source)), Data(merged), RowsOf(own, source, arguments + 2));
   const DLDevice device = own.device();
-  static const auto move = TvmFunction("vm.builtin.to_device");
   *result = device.device_type == kDLCPU
                 ? merged
-                : move(merged, static_cast<int>(device.device_type), device.device_id)
+                : Move()(merged, static_cast<int>(device.device_type), device.device_id)
                       .cast<ffi::Tensor>();
 }
 
 void ToDevice(const ffi::AnyView* arguments, int32_t count, ffi::Any* result) {
   if (count != 6) TVM_FFI_THROW(TypeError) << "rows_to_device takes 6 arguments, found " << count;
   RowsOf(arguments[0].cast<ffi::Tensor>(), arguments + 3);
-  static const auto move = TvmFunction("vm.builtin.to_device");
-  move.CallPacked(arguments, 3, result);
+  Move().CallPacked(arguments, 3, result);
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {

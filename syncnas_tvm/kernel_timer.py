@@ -1,11 +1,10 @@
 """Measures kernels on this machine: what the planner knows of ``host``.
 
 Kernels are timed as a network runs them: one call of each in turn, so that the others have pushed
-its weights and its code out of the nearest caches, but no more of them than a network has, whose weights the
-last cache may well hold. Its inputs are written just before, as the
-kernel in front of it would, and so is the memory that its result goes to: a compiled model works in
-little memory, over and over, so what a kernel overwrites is near. In a loop of its own a kernel can be a
-third faster. What the call from Python costs is measured with a kernel that does nothing, and taken off.
+its weights and its code out of the nearest caches, but no more of them than a network has, whose
+weights the last cache may well hold. Its inputs are written just before, as the kernel in front of it
+would, and so is the memory that its result goes to: a compiled model works in little memory, over and
+over, so what a kernel overwrites is near. In a loop of its own a kernel can be a third faster. What the call from Python costs is measured with a kernel that does nothing, and taken off.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ so one analysis serves all ratios.
 - ``partial``: each lane has a partial sum of all of it.
 
 A partial value that a non-linear operator reads is summed first; that is a sync, and what follows
-it belongs to the next *phase*. From then on it is whole for all of its readers: a residual that adds it
-adds the sum, once. Squeeze-and-excite gets its inner sync that way: its first dense
-layer contracts over cut channels.
+it belongs to the next *phase*. From then on it is whole for all of its readers: a residual that adds
+it adds the sum, once. Squeeze-and-excite gets its inner sync that way: its first dense layer contracts
+over cut channels.
 """
 
 from __future__ import annotations
@@ -97,18 +97,18 @@ class SplitStates:
         if self.classes.cuts(node).contract:
             return self._contraction(node)
         first = max((self.phase(operand) for operand in node.operands), default=0)
-        all_partial = [i for i, e in enumerate(node.operands) if self.state(e) == "partial"]
+        all_partial = tuple(i for i, e in enumerate(node.operands) if self.state(e) == "partial")
         summed = tuple(i for i in all_partial if self._is_summed(node.operands[i], first))
         partial = tuple(i for i in all_partial if i not in summed)
         cut = self.classes.cut(node.var)
         if cut and any(link.out_dim == cut[0] for link in self.classes.cuts(node).links):
-            return self._make(node, "cut", summed=tuple(all_partial))
+            return self._make(node, "cut", summed=all_partial)
         if not partial:
             return self._make(node, "whole", summed=summed)
         mode = self._linear_mode(node, partial)
         if mode:
             return self._make(node, "partial", mode, summed)
-        return self._make(node, "whole", summed=tuple(all_partial))
+        return self._make(node, "whole", summed=all_partial)
 
     def _contraction(self, node: Node) -> NodeState:
         data = node.operands[0]

@@ -75,40 +75,30 @@ def dense(
 
 
 def stem(
-    padded: te.Tensor | RowsOf, weight: te.Tensor, shape: Shape, strides: Pair, dilation: Pair
+    image: te.Tensor | RowsOf,
+    weight: te.Tensor,
+    shape: Shape,
+    strides: Pair,
+    dilation: Pair,
+    before: Pair | None = None,
 ) -> te.Tensor:
-    """A convolution of an image, ``padded`` ``[1, I, H, W]``; weight ``[blocks, I, kh, kw, V]``."""
+    """A convolution of an ``image`` ``[1, I, H, W]``; weight ``[blocks, I, kh, kw, V]``.
+
+    The image is padded, or has ``before`` rows and columns of padding in front, which are not there.
+    """
+    *_, height, width = (int(n) for n in image.shape)
     _, into, kh, kw, _ = (int(n) for n in weight.shape)
     i = te.reduce_axis((0, into), "i")
     ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
 
     def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         row, column = y * strides[0] + ky * dilation[0], x * strides[1] + kx * dilation[1]
-        data = padded[0, i, row, column]
-        return te.sum(wide(data) * wide(weight[o, i, ky, kx, c]), axis=[i, ky, kx])
-
-    return te.compute(shape, value, name="acc")
-
-
-def unpadded_stem(
-    data: te.Tensor | RowsOf,
-    weight: te.Tensor,
-    shape: Shape,
-    strides: Pair,
-    dilation: Pair,
-    before: Pair,
-) -> te.Tensor:
-    """A stem whose image ``data`` has ``before`` rows and columns of padding in front, not copied."""
-    *_, height, width = (int(n) for n in data.shape)
-    _, into, kh, kw, _ = (int(n) for n in weight.shape)
-    i = te.reduce_axis((0, into), "i")
-    ky, kx = te.reduce_axis((0, kh), "ky"), te.reduce_axis((0, kw), "kx")
-
-    def value(o: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        row, in_row = _clamped(y * strides[0] + ky * dilation[0] - before[0], height)
-        column, in_column = _clamped(x * strides[1] + kx * dilation[1] - before[1], width)
-        factor = wide(weight[o, i, ky, kx, c]) * wide(in_row) * wide(in_column)
-        return te.sum(wide(data[0, i, row, column]) * factor, axis=[i, ky, kx])
+        factor = wide(weight[o, i, ky, kx, c])
+        if before is not None:
+            row, in_row = _clamped(row - before[0], height)
+            column, in_column = _clamped(column - before[1], width)
+            factor = factor * wide(in_row) * wide(in_column)
+        return te.sum(wide(image[0, i, row, column]) * factor, axis=[i, ky, kx])
 
     return te.compute(shape, value, name="acc")
 

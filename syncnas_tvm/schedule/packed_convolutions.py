@@ -27,6 +27,7 @@ from syncnas_tvm.schedule.layout import (
     packed_shape,
 )
 from syncnas_tvm.schedule.packed_definition import (
+    SMALL_WINDOW,
     Family,
     Operands,
     Pair,
@@ -37,8 +38,6 @@ from syncnas_tvm.schedule.packed_definition import (
 )
 from syncnas_tvm.schedule.packed_tile import channel_cut
 from syncnas_tvm.schedule.zeros import Run, runs, share
-
-SMALL_WINDOW = 3
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,11 @@ class Convolutions(Operands):
 
     def _with_tiles(self, found: list[Run], width: int) -> list[Run]:
         """Runs of output channels, those cut that no good tile divides."""
-        accumulators, cut = self._machine.accumulators, []
+        if self._machine.whole:
+            return found
+        cut: list[Run] = []
         for run in found:
-            last = channel_cut(width, run.last - run.first, accumulators) if accumulators else 0
+            last = channel_cut(width, run.last - run.first, self._machine.accumulators)
             at = run.last - last
             cut += [replace(run, last=at), replace(run, first=at)] if last else [run]
         return cut
@@ -195,12 +196,13 @@ class Convolutions(Operands):
         image = self._read(data, packed=False)
         packing = partial(pack_stem_weight, array_of(weight), v)
         w = self._placeholder(weight, (shape[0], *shape_of(weight)[1:], v), False, packing)
-        steps = window.strides, window.dilation
+        before = None
         if self._machine.whole and max(shape_of(weight)[2:]) <= SMALL_WINDOW:
             # A padded copy would be another kernel, which takes longer than this one.
-            acc = convolutions.unpadded_stem(image, w, shape, *steps, window.pads[:2])
+            before = window.pads[:2]
         else:
-            acc = convolutions.stem(convolutions.pad(image, window.pads, 2), w, shape, *steps)
+            image = convolutions.pad(image, window.pads, 2)
+        acc = convolutions.stem(image, w, shape, window.strides, window.dilation, before)
         self._values[node.var] = lambda index: acc[index]
         return "stem"
 

@@ -26,6 +26,8 @@ Index = tuple[Expr, ...]
 Value = Callable[[Index], Expr]
 Pack = Callable[[], np.ndarray]
 Pair = tuple[int, int]
+SMALL_WINDOW = 3
+"""Up to so many rows and columns the GPU lane looks at the border at each read: a padded copy costs more."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ from tvm import s_tir, tirx
 
 from syncnas_tvm.schedule.blocks import sum_rows
 from syncnas_tvm.schedule.opencl_grid import WORK_GROUP, bind_flat, bind_grid
-from syncnas_tvm.schedule.packed_definition import Family
+from syncnas_tvm.schedule.packed_definition import SMALL_WINDOW, Family
 from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block, token_tile
 from syncnas_tvm.schedule.tiling import Tiling
 
-SMALL_WINDOW = 3
 # Loops down to the innermost work item: three of work groups, three of items.
 GRID_LOOPS = 6
 
