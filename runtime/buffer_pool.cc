@@ -24,23 +24,42 @@ size_t BufferPool::SizeClass(size_t bytes) {
 
 Buffer* BufferPool::Allocate(size_t bytes, Stream& stream) {
   const DeviceLimits& limits = device_.limits();
-  if (bytes > limits.max_allocation) ThrowOutOfMemory(bytes, kClInvalidBufferSize);
+  if (bytes > limits.max_allocation) ThrowOutOfMemory(bytes, "clCreateBuffer", kClInvalidBufferSize);
   // Near the limit the rounding must not be what makes an allocation fail.
   const size_t size = std::min<size_t>(SizeClass(bytes), limits.max_allocation);
   if (Buffer* buffer = TakeFree(size)) {
     OrderAfterLastUse(buffer, stream);
     return buffer;
   }
+  return CreateOrTrim(bytes, "clCreateBuffer", [&](cl_int* code) { return Create(size, code); });
+}
+
+template <typename Creator>
+Buffer* BufferPool::CreateOrTrim(size_t bytes, const char* call, const Creator& create) {
   cl_int code = kClSuccess;
-  Buffer* buffer = Create(size, &code);
+  Buffer* buffer = create(&code);
   if (buffer == nullptr) {
     // Memory that queued commands still use comes back only when they have ended.
     device_.FinishAll();
     Trim();
-    buffer = Create(size, &code);
+    buffer = create(&code);
   }
-  if (buffer == nullptr) ThrowOutOfMemory(bytes, code);
+  if (buffer == nullptr) ThrowOutOfMemory(bytes, call, code);
   return buffer;
+}
+
+Buffer* BufferPool::AllocateImage(const ImageFormat& format, const ImageDescription& image,
+                                  const void* data, size_t bytes) {
+  Buffer* created = CreateOrTrim(bytes, "clCreateImage", [&](cl_int* code) -> Buffer* {
+    cl_mem memory = CL().clCreateImage(device_.context(), kClMemReadOnly | kClMemCopyHostPtr, &format,
+                                       &image, const_cast<void*>(data), code);
+    if (IsOutOfMemory(*code)) return nullptr;
+    Check(*code, "clCreateImage", device_.name());
+    return new Buffer(device_, memory, bytes, nullptr, true);
+  });
+  std::lock_guard<std::mutex> lock(mutex_);
+  stats_.live_bytes += bytes;
+  return created;
 }
 
 Buffer* BufferPool::TakeFree(size_t size) {
@@ -106,10 +125,16 @@ void BufferPool::OrderAfterLastUse(Buffer* buffer, Stream& stream) {
 }
 
 void BufferPool::Free(Buffer* buffer) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  stats_.live_bytes -= buffer->bytes;
-  stats_.cached_bytes += buffer->bytes;
-  free_[buffer->bytes].push_back(buffer);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stats_.live_bytes -= buffer->bytes;
+    if (!buffer->is_image) {
+      stats_.cached_bytes += buffer->bytes;
+      free_[buffer->bytes].push_back(buffer);
+      return;
+    }
+  }
+  Destroy(buffer);
 }
 
 void BufferPool::Destroy(Buffer* buffer) {
@@ -137,11 +162,11 @@ PoolStats BufferPool::Stats() {
   return stats_;
 }
 
-void BufferPool::ThrowOutOfMemory(size_t bytes, cl_int code) {
+void BufferPool::ThrowOutOfMemory(size_t bytes, const char* call, cl_int code) {
   const DeviceLimits& limits = device_.limits();
   const PoolStats stats = Stats();
   TVM_FFI_THROW(MemoryError) << "OpenCL: device '" << device_.name() << "' cannot allocate " << bytes
-                             << " bytes: clCreateBuffer failed with " << ErrorName(code)
+                             << " bytes: " << call << " failed with " << ErrorName(code)
                              << "; the largest single allocation is " << limits.max_allocation
                              << " bytes, the device has " << limits.global_memory
                              << " bytes in all, and " << stats.live_bytes

@@ -27,14 +27,16 @@ class Stream;
 // What a TVM data pointer on an OpenCL device points at.
 class Buffer {
  public:
-  Buffer(Device& device, cl_mem memory, size_t bytes, void* shared)
-      : device(device), memory(memory), bytes(bytes), shared(shared) {}
+  Buffer(Device& device, cl_mem memory, size_t bytes, void* shared, bool is_image = false)
+      : device(device), memory(memory), bytes(bytes), shared(shared), is_image(is_image) {}
 
   Device& device;
   const cl_mem memory;
   const size_t bytes;
   // Where the host may read and write the buffer while no command uses it; null where it may not.
   void* const shared;
+  // An OpenCL image: kernels read it, and nothing else can be done with it.
+  const bool is_image;
 
   // To be called for every command that uses the buffer, with its number in the stream; before the
   // command is submitted without one, and everything in the stream counts as a use then.
@@ -64,6 +66,10 @@ class BufferPool {
   // A buffer of at least `bytes`, ready for commands in `stream`. When memory runs out the free
   // lists are given back and the allocation is tried once more.
   Buffer* Allocate(size_t bytes, Stream& stream);
+  // An image with the contents of `data`, `bytes` in all. Images are not pooled: Free gives them back
+  // to the driver, which keeps them until the last command that reads them has ended.
+  Buffer* AllocateImage(const ImageFormat& format, const ImageDescription& image, const void* data,
+                        size_t bytes);
   void Free(Buffer* buffer);
   // Gives everything in the free lists back to the driver.
   void Trim();
@@ -75,10 +81,13 @@ class BufferPool {
 
  private:
   Buffer* TakeFree(size_t size);
+  // What `create` makes, which is tried again with the free lists given back where memory runs out.
+  template <typename Creator>
+  Buffer* CreateOrTrim(size_t bytes, const char* call, const Creator& create);
   Buffer* Create(size_t size, cl_int* code);
   void Destroy(Buffer* buffer);
   void OrderAfterLastUse(Buffer* buffer, Stream& stream);
-  [[noreturn]] void ThrowOutOfMemory(size_t bytes, cl_int code);
+  [[noreturn]] void ThrowOutOfMemory(size_t bytes, const char* call, cl_int code);
 
   Device& device_;
   std::mutex mutex_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "copies.h"
 
+#include <tvm/ffi/error.h>
+
 #include <cstring>
 #include <memory>
 #include <string>
@@ -22,6 +24,13 @@ const std::string* const kUnmap = Intern("unmap");
 void CheckCopy(cl_int code, const char* call, const Device& device, size_t bytes) {
   if (code == kClSuccess) return;
   ThrowCallError(code, {call, device.name(), "", "a copy of " + std::to_string(bytes) + " bytes"});
+}
+
+void CheckIsBuffer(const Buffer& buffer) {
+  if (!buffer.is_image) return;
+  TVM_FFI_THROW(ValueError) << "OpenCL: a texture on device '" << buffer.device.name()
+                            << "' cannot be copied, it is for kernels to read; keep the tensor that it "
+                            << "was made of";
 }
 
 // Copying aside costs the host a second pass over the data. That is worth it unless there is nothing
@@ -58,6 +67,7 @@ void WriteByCommand(Buffer* to, size_t offset, const void* from, size_t bytes, S
 
 void* Map(Buffer* buffer, size_t offset, size_t bytes, bool for_reading, Stream& stream,
           Pending* pending) {
+  CheckIsBuffer(*buffer);
   const cl_bitfield flags = for_reading ? kClMapRead : kClMapWriteInvalidateRegion;
   void* data = nullptr;
   const auto map = [&](cl_command_queue queue, cl_event* event) {
@@ -82,6 +92,7 @@ void Unmap(Buffer* buffer, void* data, Stream& stream) {
 }
 
 void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& stream) {
+  CheckIsBuffer(*to);
   if (stream.Recording()) return WriteByCommand(to, offset, from, bytes, stream);
   if (to->shared != nullptr && stream.HasEnded(to->LastUse(stream))) {
     std::memcpy(static_cast<char*>(to->shared) + offset, from, bytes);
@@ -97,6 +108,7 @@ void Write(Buffer* to, size_t offset, const void* from, size_t bytes, Stream& st
 }
 
 void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
+  CheckIsBuffer(*from);
   const bool recording = stream.Recording();
   if (from->shared != nullptr && !recording) {
     CheckCopy(stream.WaitUntilEnded(from->LastUse(stream)), "clWaitForEvents", from->device, bytes);
@@ -121,6 +133,8 @@ void Read(Buffer* from, size_t offset, void* to, size_t bytes, Stream& stream) {
 
 void Copy(Buffer* from, size_t from_offset, Buffer* to, size_t to_offset, size_t bytes,
           Stream& stream) {
+  CheckIsBuffer(*from);
+  CheckIsBuffer(*to);
   uint64_t number = 0;
   const auto copy = [&](cl_command_queue queue, cl_event* event) {
     return CL().clEnqueueCopyBuffer(queue, from->memory, to->memory, from_offset, to_offset, bytes,

@@ -14,6 +14,8 @@
 // copied out of the mapping, since drivers may map memory that the CPU does not cache: good to read
 // once, bad to compute on.
 //
+// Images cannot be copied: all of these raise an error for one.
+//
 // Where memory is shared, a read waits for the last command that used the buffer and a write happens
 // at once if that has ended, both without a command, so no thread of the driver has to wake up.
 #pragma once

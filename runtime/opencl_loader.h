@@ -24,6 +24,8 @@ namespace syncnas::opencl {
   X(cl_int, clRetainCommandQueue, (cl_command_queue))                                             \
   X(cl_int, clReleaseCommandQueue, (cl_command_queue))                                            \
   X(cl_mem, clCreateBuffer, (cl_context, cl_bitfield, size_t, void*, cl_int*))                    \
+  X(cl_mem, clCreateImage,                                                                        \
+    (cl_context, cl_bitfield, const ImageFormat*, const ImageDescription*, void*, cl_int*))       \
   X(cl_int, clReleaseMemObject, (cl_mem))                                                         \
   X(cl_program, clCreateProgramWithSource,                                                        \
     (cl_context, cl_uint, const char**, const size_t*, cl_int*))                                  \

@@ -26,6 +26,18 @@ using cl_program = struct ProgramHandle*;
 using cl_kernel = struct KernelHandle*;
 using cl_event = struct EventHandle*;
 
+// As cl_image_format and cl_image_desc.
+struct ImageFormat {
+  cl_uint order = 0;
+  cl_uint type = 0;
+};
+struct ImageDescription {
+  cl_uint type = 0;
+  size_t width = 0, height = 0, depth = 0, array_size = 0, row_pitch = 0, slice_pitch = 0;
+  cl_uint mip_levels = 0, samples = 0;
+  cl_mem buffer = nullptr;
+};
+
 constexpr cl_bool kClFalse = 0;
 
 constexpr cl_int kClSuccess = 0;
@@ -60,14 +72,25 @@ constexpr cl_uint kClDeviceVersion = 0x102F;
 constexpr cl_uint kClDeviceExtensions = 0x1030;
 constexpr cl_uint kClDeviceHostUnifiedMemory = 0x1035;
 
+constexpr cl_uint kClDeviceImage2dMaxWidth = 0x1011;
+constexpr cl_uint kClDeviceImage2dMaxHeight = 0x1012;
+constexpr cl_uint kClDeviceImageSupport = 0x1016;
+
+constexpr cl_uint kClRgba = 0x10B5;
+constexpr cl_uint kClHalfFloat = 0x10DD;
+constexpr cl_uint kClFloat = 0x10DE;
+constexpr cl_uint kClMemObjectImage2dArray = 0x10F3;
+
 constexpr cl_bitfield kClMapRead = 1 << 0;
 constexpr cl_bitfield kClMapWriteInvalidateRegion = 1 << 2;
 
 constexpr cl_bitfield kClQueueProfilingEnable = 1 << 1;
 
 constexpr cl_bitfield kClMemReadWrite = 1 << 0;
+constexpr cl_bitfield kClMemReadOnly = 1 << 2;
 constexpr cl_bitfield kClMemUseHostPtr = 1 << 3;
 constexpr cl_bitfield kClMemAllocHostPtr = 1 << 4;
+constexpr cl_bitfield kClMemCopyHostPtr = 1 << 5;
 constexpr cl_bitfield kClMemSvmFineGrainBuffer = 1 << 10;
 constexpr cl_bitfield kClDeviceSvmFineGrainBuffer = 1 << 1;
 

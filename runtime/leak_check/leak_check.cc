@@ -118,6 +118,22 @@ void Transfers() {
   }
 }
 
+// Weights that kernels read as images: made, and given back.
+void Textures() {
+  const ffi::Function to_texture = Global("syncnas.opencl.to_texture");
+  ffi::Tensor host = ffi::Tensor::FromNDAlloc(HostMemory(), ffi::Shape{64, kElements / 256, 4},
+                                              kFloat32, DLDevice{kDLCPU, 0});
+  std::memset(host.data_ptr(), 0, kBytes);
+  for (int round = 0; round < 100; ++round) to_texture(host, 0);
+  bool raised = false;
+  try {
+    Global("vm.builtin.to_device")(to_texture(host, 0), int{kDLCPU}, 0);
+  } catch (const ffi::Error& error) {
+    raised = error.kind() == "ValueError";
+  }
+  Require(raised, "copying a texture must raise a ValueError");
+}
+
 void Streams() {
   tvm::runtime::DeviceAPI* api = Api();
   void* stream = api->CreateStream(kOpenCL);
@@ -170,6 +186,7 @@ int main(int argc, char** argv) {
   Require(dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) != nullptr, dlerror());
   KernelsAndCopies();
   Transfers();
+  Textures();
   Streams();
   Threads();
   Errors();
