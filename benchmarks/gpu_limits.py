@@ -1,6 +1,6 @@
 """Every GPU kernel of the networks, for the mobile targets, against the targets' limits.
 
-    PYTHONPATH=tests python benchmarks/gpu_limits.py [--target rk3399 ...] [--run] [--output FILE] [NETWORK ...]
+    PYTHONPATH=tests python benchmarks/gpu_limits.py [--target rk3399 ...] [--gpu-weights texture] [--run] [--output FILE] [NETWORK ...]
 
 For each network, target and type of the GPU lane: how many kernels there are, and what is wrong with
 them: work groups, local memory, buffers and arguments beyond the target's limits, vectors or constructs
@@ -33,7 +33,7 @@ import zoo
 from kernel_limits import Checked, Compiler, check, kernel_source, kernel_texts
 from networks import network_parser, print_table
 
-from syncnas_tvm.compiler import HALF_TOLERANCE, TOLERANCE
+from syncnas_tvm.compiler import HALF_TOLERANCE, TOLERANCE, with_weights
 from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
@@ -42,6 +42,7 @@ from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.rule import rules
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.targets import Target, load_target
+from syncnas_tvm.targets.model import WEIGHT_MEMORIES
 
 GROUP = 256  # of these targets, and of PoCL above
 TARGETS = ("rk3399", "android-mali", "android-adreno")
@@ -72,9 +73,9 @@ def here(target: Target) -> Target:
     """The target's GPU kernels beside this machine's CPU."""
     gpu = {**target.gpu, "max_num_threads": GROUP}
     host = load_target("host")
-    return replace(
-        host, gpu=gpu, vector_lanes=target.vector_lanes, channel_step=8, link=target.link
-    )
+    opencl = replace(host.opencl, weights=target.opencl.weights)
+    changed = {"gpu": gpu, "vector_lanes": target.vector_lanes, "opencl": opencl}
+    return replace(host, channel_step=8, link=target.link, **changed)
 
 
 @dataclass
@@ -152,10 +153,11 @@ def main() -> int:
     """Print the table; 1 where there is a problem."""
     parser = network_parser(__doc__)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--gpu-weights", choices=WEIGHT_MEMORIES, default="buffer")
     parser.add_argument("--run", action="store_true", help="run the kernels here too")
     parser.add_argument("--output", type=Path, help="CSV file to keep the rows in")
     options = parser.parse_args()
-    targets = [load_target(name) for name in options.target]
+    targets = [with_weights(load_target(name), options.gpu_weights) for name in options.target]
     assert all(int(target.gpu["max_threads_per_block"]) == GROUP for target in targets)
     compiler, done, distinct = Compiler(), written(options.output), set[str]()
 

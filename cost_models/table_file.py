@@ -39,6 +39,7 @@ def machine_key(target: Target, **more: str) -> dict[str, str]:
         "cpu_threads": str(target.cpu_threads),
         "vector_lanes": str(target.vector_lanes),
         "opencl_lanes": str(target.opencl.max_vector_lanes),
+        "gpu_weights": target.opencl.weights,
         "tvm": tvm,
         **more,
     }

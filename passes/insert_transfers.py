@@ -18,6 +18,7 @@ DEVICE_TYPE = {"cpu": 1, "gpu": 4}
 TRANSFER = "vm.builtin.to_device"
 ROWS_TRANSFER = "vm.builtin.rows_to_device"
 EXCHANGE = "vm.builtin.exchange_rows"
+TO_TEXTURE = "syncnas.opencl.to_texture"
 
 
 def transfer(
@@ -30,6 +31,12 @@ def transfer(
         return relax.op.call_pure_packed(TRANSFER, value, *numbers, ty_args=[type_])
     numbers += (axis, rows[0], rows[1] - rows[0])
     return relax.op.call_pure_packed(ROWS_TRANSFER, value, *numbers, ty_args=[type_])
+
+
+def texture(constant: relax.Expr) -> relax.Call:
+    """The call that makes a texture on the GPU of a constant ``[rows, ..., 4]``."""
+    type_ = tensor_type(shape_of(constant), dtype_of(constant))
+    return relax.op.call_pure_packed(TO_TEXTURE, constant, 0, ty_args=[type_])
 
 
 def exchange(

@@ -10,6 +10,11 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import tensor_type
+from syncnas_tvm.passes.assign_kernels import CALL_TIR
+from syncnas_tvm.schedule.texture import is_texture
+
+TEXTURES_ATTR = "syncnas.textures"
+"""Numbers of the parameters of a lane function that have to be textures."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="LiftConstants")
@@ -34,7 +39,14 @@ class LiftConstants:
         result = tvm.IRModule(attrs=mod.attrs)
         for gv, function in mod.functions_items():
             if isinstance(function, relax.Function) and LANE_ATTR in (function.attrs or {}):
-                result[gv.name_hint] = ConstantLifter().lift(function)
+                lifter = ConstantLifter(mod)
+                lifted = lifter.lift(function)
+                if lifter.textures:
+                    first = len(function.params)
+                    order = enumerate(lifter.constants, first)
+                    numbers = [i for i, constant in order if constant in lifter.textures]
+                    lifted = lifted.with_attr(TEXTURES_ATTR, numbers)
+                result[gv.name_hint] = lifted
             else:
                 result[gv] = function
         return result
@@ -42,11 +54,16 @@ class LiftConstants:
 
 @mutator
 class ConstantLifter(PyExprMutator):
-    """Lifts the tensor constants of one function; ``constants`` keeps them, in parameter order."""
+    """Lifts the tensor constants of one function of ``mod``; ``constants`` keeps them, in parameter order.
 
-    def __init__(self) -> None:
+    ``textures`` are those that a kernel reads as a texture.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__()
+        self._mod = mod
         self.constants: dict[GenericConst, relax.Var] = {}
+        self.textures: set[GenericConst] = set()
 
     def lift(self, function: relax.Function) -> relax.Function:
         """The function with the constants as further parameters."""
@@ -65,5 +82,8 @@ class ConstantLifter(PyExprMutator):
                 self.constants[expr] = relax.Var(f"w{len(self.constants)}", type_)
             return self.constants[expr]
 
+        if isinstance(call.op, tvm.ir.Op) and call.op.name == CALL_TIR:
+            pairs = zip(call.args[1].fields, self._mod[call.args[0]].params, strict=False)
+            self.textures |= {arg for arg, param in pairs if is_texture(param)}
         args = [lifted(arg) for arg in call.args]
         return relax.Call(call.op, args, call.attrs, call.ty_args)

@@ -10,7 +10,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.dataflow import dtype_of, shape_of
 from syncnas_tvm.graph.rebuild import emit_function, tensor_type
-from syncnas_tvm.passes.insert_transfers import transfer
+from syncnas_tvm.passes.insert_transfers import texture, transfer
 from syncnas_tvm.passes.lift_constants import ConstantLifter
 
 WEIGHTS_FUNCTION = "gpu_weights"
@@ -21,7 +21,8 @@ class LiftGpuWeights:
     """Move the GPU lane's constants into parameters of ``main`` that follow the model's inputs.
 
     The VM keeps constants on the CPU, where a GPU kernel cannot read them. The new function
-    ``gpu_weights`` uploads them all and returns them as a tuple; the runtime calls it once.
+    ``gpu_weights`` uploads them all and returns them as a tuple; the runtime calls it once. What a kernel
+    reads as a texture becomes one there.
 
     Before::
 
@@ -42,11 +43,13 @@ class LiftGpuWeights:
         lifted: dict[tvm.ir.GlobalVar, list[GenericConst]] = {}
         result = tvm.IRModule(attrs=mod.attrs)
         new_gv: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
+        textures: set[GenericConst] = set()
         for gv, function in mod.functions_items():
             if isinstance(function, relax.Function) and _is_gpu_function(gv, function):
-                lifter = ConstantLifter()
+                lifter = ConstantLifter(mod)
                 function = lifter.lift(function)
                 lifted[gv] = list(lifter.constants)
+                textures |= lifter.textures
                 fresh = tvm.ir.GlobalVar(gv.name_hint)
                 relax.expr._update_type(fresh, function.ty)
                 new_gv[gv] = fresh
@@ -54,7 +57,7 @@ class LiftGpuWeights:
                 result[new_gv.get(gv, gv)] = function
         main, constants = _MainRewriter(new_gv, lifted).rewrite(mod["main"])
         result[mod.get_global_var("main")] = main
-        gv, function = _uploader(constants)
+        gv, function = _uploader(constants, textures)
         result[gv] = function
         return result
 
@@ -97,11 +100,15 @@ class _MainRewriter(PyExprMutator):
         return relax.Call(self._new_gv[call.op], [*call.args, *extra])
 
 
-def _uploader(constants: list[GenericConst]) -> tuple[tvm.ir.GlobalVar, relax.Function]:
+def _uploader(
+    constants: list[GenericConst], textures: set[GenericConst]
+) -> tuple[tvm.ir.GlobalVar, relax.Function]:
     builder = relax.BlockBuilder()
 
     def body() -> list[relax.Expr]:
-        uploaded = [builder.emit(transfer(constant, "gpu")) for constant in constants]
+        uploaded = [
+            builder.emit(texture(c) if c in textures else transfer(c, "gpu")) for c in constants
+        ]
         return [relax.Tuple(uploaded)]
 
     emit_function(builder, WEIGHTS_FUNCTION, [], body, {}, private=False)

@@ -114,6 +114,11 @@ def make_parser() -> Parser:
         help="correct the target's cost model by the few measured kernels in this .jsonl file",
     )
     add_type_flags(plan)
+    plan.add_argument(
+        "--gpu-weights",
+        choices=("buffer", "texture"),
+        help="where the GPU lane's convolutions read weights from (default: what the target says)",
+    )
     check = parser.add_argument_group("verification")
     check.add_argument(
         "--verify",
@@ -184,6 +189,7 @@ def _work(command: Command) -> None:
                 tolerance=options.tolerance,
                 gpu_dtype=options.gpu_dtype,
                 cpu_dtype=options.cpu_dtype,
+                gpu_weights=options.gpu_weights,
                 strategy=options.strategy,
                 budget=_budget(options),
                 seed=options.seed,

@@ -36,6 +36,7 @@ from syncnas_tvm.planner import (
 from syncnas_tvm.runtime.executable import Executable
 from syncnas_tvm.runtime.lanes import gpu_device, reserve_cores
 from syncnas_tvm.targets import Target, load_target
+from syncnas_tvm.targets.model import WEIGHT_MEMORIES, WeightMemory
 from syncnas_tvm.tuning import TuningRecords
 from syncnas_tvm.verify import compare_with_onnxruntime
 from syncnas_tvm.work import LANES
@@ -62,6 +63,7 @@ def compile_onnx(
     tolerance: float | None = None,
     gpu_dtype: FloatType = "float32",
     cpu_dtype: FloatType = "float32",
+    gpu_weights: WeightMemory | None = None,
     strategy: str = "mcts",
     budget: Budget = DEFAULT_BUDGET,
     seed: int = 0,
@@ -90,13 +92,16 @@ def compile_onnx(
 
     ``gpu_dtype`` and ``cpu_dtype`` are the types in which the lanes keep tensors and weights; the
     model's inputs and outputs stay float32. ``tolerance`` is 1e-4, or 2e-2 where a lane has float16,
-    unless it is given.
+    unless it is given. ``gpu_weights`` says whether the GPU lane's pointwise and dense convolutions read
+    their weights from buffers or from textures; default: what the target says.
 
     Raises ModelError, InputError, TargetError, PlanError, RuleError, BuildError, and
     VerificationError where a relative error is above ``tolerance``; nothing is written then.
     """
     folder = None if output is None else Path(output)
     device = target if isinstance(target, Target) else load_target(target)
+    if gpu_weights is not None:
+        device = with_weights(device, gpu_weights)
     types = LaneTypes(cpu=cpu_dtype, gpu=gpu_dtype)
     check_types(types, device)
     if tolerance is None:
@@ -173,6 +178,13 @@ def compile_onnx(
                 timelines["measured"] = job.time(imported, result, space, lanes, executable)
         job.finish(aside, manifest, timelines)
     return result
+
+
+def with_weights(target: Target, memory: WeightMemory) -> Target:
+    """``target`` with the GPU lane's weights in that memory; raises InputError where there is none such."""
+    if memory not in WEIGHT_MEMORIES:
+        raise InputError(f"--gpu-weights is '{memory}'; use one of {', '.join(WEIGHT_MEMORIES)}")
+    return replace(target, opencl=replace(target.opencl, weights=memory))
 
 
 @contextmanager

@@ -27,7 +27,9 @@ from syncnas_tvm.graph.rebuild import emit_function
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.lowering import build_kernels
 from syncnas_tvm.memory import weight_bytes
-from syncnas_tvm.runtime.lanes import gpu_device, on_cpu_lane
+from syncnas_tvm.passes.insert_transfers import TO_TEXTURE
+from syncnas_tvm.passes.lift_constants import TEXTURES_ATTR
+from syncnas_tvm.runtime.lanes import GPU_DEVICE, gpu_device, on_cpu_lane
 from syncnas_tvm.runtime.profiler import COPIES
 from syncnas_tvm.schedule.packed_kernels import Records
 from syncnas_tvm.targets import Target
@@ -169,7 +171,14 @@ class Call:
             rng.random(tuple(int(n) for n in p.ty.shape), "float32").astype(str(p.ty.dtype))
             for p in function.params
         ]
-        self._args = [tvm.runtime.tensor(array, device) for array in arrays]
+        textures = set(function.attrs.get(TEXTURES_ATTR, ()))
+        to_texture = tvm_ffi.get_global_func(TO_TEXTURE)
+        self._args = [
+            to_texture(tvm.runtime.tensor(array), GPU_DEVICE)
+            if number in textures
+            else tvm.runtime.tensor(array, device)
+            for number, array in enumerate(arrays)
+        ]
         self._inputs = list(zip(self._args[:inputs], arrays, strict=False))
         self._result: Any = None
 

@@ -12,6 +12,7 @@ from syncnas_tvm.errors import TargetError
 from syncnas_tvm.targets import host
 from syncnas_tvm.targets.model import (
     KERNEL_KINDS,
+    WEIGHT_MEMORIES,
     LanePeak,
     LearnedLane,
     Link,
@@ -230,10 +231,14 @@ def _opencl(table: _Table) -> OpenCLLimits:
     lanes = table.whole("max_vector_lanes", default.max_vector_lanes)
     if lanes not in VECTOR_LANES:
         raise table.fail("max_vector_lanes", f"must be one of 1, 2, 4, 8, 16, found {lanes}")
+    weights = table.text("weights", default.weights)
+    if weights not in WEIGHT_MEMORIES:
+        raise table.fail("weights", f"must be 'buffer' or 'texture', found '{weights}'")
     limits = OpenCLLimits(
         max_vector_lanes=lanes,
         max_buffer_bytes=table.whole("max_buffer_bytes", default.max_buffer_bytes),
         extensions=table.several("extensions", str, "a list of names of OpenCL extensions"),
+        weights=cast(Any, weights),
     )
     table.done()
     return limits

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from syncnas_tvm.errors import TargetError
 from syncnas_tvm.work import Lane
@@ -25,6 +25,12 @@ NATIVE = "native"
 
 
 LEAST_TRANSFER_US = 1e-3
+
+WeightMemory = Literal["buffer", "texture"]
+WEIGHT_MEMORIES: tuple[WeightMemory, ...] = get_args(WeightMemory)
+"""Where kernels of the GPU lane read the weights of pointwise and dense convolutions from."""
+TEXTURE_LIMIT = 8192
+"""Texels a side of an image, where ``texture_spatial_limit`` says nothing: OpenCL 1.2's minimum."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,14 @@ class OpenCLLimits:
     """What kernels may use of a GPU's OpenCL; work groups and local memory are in ``[gpu]``.
 
     Kernels are OpenCL C 1.2 with these ``extensions``. The defaults are what every OpenCL 1.2 device
-    has (specification 1.2, tables 4.3 and 6.2).
+    has (specification 1.2, tables 4.3 and 6.2). ``weights``: where kernels read those of pointwise and dense
+    convolutions from.
     """
 
     max_vector_lanes: int = 16
     max_buffer_bytes: int = 128 << 20
     extensions: tuple[str, ...] = ()
+    weights: WeightMemory = "buffer"
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,11 @@ class Target:
     def is_host(self) -> bool:
         """Whether the executable runs on the machine that compiles it."""
         return self.link.mode == "host"
+
+    @property
+    def texture_limit(self) -> int:
+        """Width and height of a texture at most, in texels."""
+        return int(self.gpu.get("texture_spatial_limit", TEXTURE_LIMIT))
 
     def cpu_config(self) -> dict[str, Any]:
         """The CPU lane's TVM target dictionary, with ``native`` replaced by what LLVM finds."""

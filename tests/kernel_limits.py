@@ -18,6 +18,8 @@ from tvm import tirx
 from syncnas_tvm.lane_types import LaneTypes
 from syncnas_tvm.lowering import lower
 from syncnas_tvm.schedule.opencl_half import install
+from syncnas_tvm.schedule.stack_sums import pipeline
+from syncnas_tvm.schedule.texture import image_size, is_texture
 from syncnas_tvm.targets import Target
 
 # Every OpenCL 1.2 device takes kernels with this many bytes of arguments.
@@ -31,6 +33,8 @@ _BEYOND = re.compile(
     r"\b(?:image\w*_t|sampler_t|double\d*|pipe|generic|atomic_\w*_explicit|work_group_\w+|sub_group_\w+"
     r"|intel_\w+|qcom_\w+|arm_\w+)\b|\b(?<!vload_)(?<!vstore_)half\d+\b"
 )
+# What of that kernels have whose weights are textures.
+_TEXTURES = {"image2d_array_t", "sampler_t"}
 # As TVM's code generator writes them: a line before each kernel, and declarations of all.
 _SEPARATOR = "// Function: "
 _DECLARATION = re.compile(r"^__kernel void .*\);\n", re.MULTILINE)
@@ -72,6 +76,9 @@ def launch_problems(name: str, function: tirx.PrimFunc, target: Target) -> list[
         for ty in buffers
         if _bytes(ty.shape, ty.dtype) > target.opencl.max_buffer_bytes
     ]
+    for size in (image_size(p.ty.shape) for p in function.params if is_texture(p)):
+        if max(size) > target.texture_limit:
+            problems.append(f"a texture of {size[0]} x {size[1]} texels")
     nests = list(launches(function.body))
     if not nests:
         problems.append("no launch")
@@ -140,7 +147,10 @@ def source_problems(source: str, target: Target) -> list[str]:
     problems += [f"vectors of {width}" for width in sorted(widths) if width > most]
     declared = set(target.opencl.extensions)
     problems += [f"extension {name}" for name in set(_EXTENSION.findall(code)) - declared]
-    problems += sorted({f"'{found[0]}'" for found in _BEYOND.finditer(code)})
+    beyond = {found[0] for found in _BEYOND.finditer(code)}
+    if target.opencl.weights == "texture":
+        beyond -= _TEXTURES
+    problems += [f"'{name}'" for name in sorted(beyond)]
     return problems
 
 
@@ -225,7 +235,9 @@ def check(mod: tvm.IRModule, target: Target, types: LaneTypes, compiler: Compile
     found = [p for name, f in functions.items() for p in launch_problems(name, f, target)]
     install()
     with tvm.transform.PassContext(opt_level=3):
-        built = tvm.compile(tvm.IRModule(functions), target=target.gpu_target())
+        built = tvm.compile(
+            tvm.IRModule(functions), target=target.gpu_target(), tir_pipeline=pipeline()
+        )
     source = kernel_source(built.mod)
     kernels = kernel_texts(source)
     return Checked(

@@ -244,7 +244,7 @@ def _run(function: relax.Function, lane: str, types: LaneTypes, array: np.ndarra
     vm = relax.VirtualMachine(executable, [tvm.cpu(0), device])
     # Weights are the parameters behind the input; a plain module has them as constants.
     packed = PackLanes(PackedSchedules.of(target, types))(mod)
-    lifter = ConstantLifter()
+    lifter = ConstantLifter(packed)
     lifter.lift(packed["k"])
     weights = [c.value.numpy() for c in lifter.constants]
     v = PackedSchedules.of(target, types).vector

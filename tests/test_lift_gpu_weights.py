@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tvm
+from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
+from tvm.script import tirx as T
 
 from syncnas_tvm.passes.lift_constants import LiftConstants
 from syncnas_tvm.passes.lift_gpu_weights import LiftGpuWeights
@@ -181,3 +183,49 @@ def test_lift_constants_of_functions_that_are_called_alone() -> None:
             return y
 
     tvm.ir.assert_structural_equal(LiftConstants()(Alone), Lifted)
+
+
+def test_what_a_kernel_reads_as_a_texture() -> None:
+    """It is made one where it is uploaded; a function that is called alone says so."""
+
+    @I.ir_module(check_well_formed=False)
+    class Textured:
+        @T.prim_func(private=True, s_tir=True)
+        def kernel(
+            x: T.Buffer((4,), "float32"),
+            b: T.Buffer((4,), "float32"),
+            w: T.Buffer((1, 4), "float32", scope="global.texture-weight"),
+            y: T.Buffer((4,), "float32"),
+        ):
+            for i in range(4):
+                with T.sblock("y"):
+                    v = T.axis.spatial(4, i)
+                    y[v] = x[v] * w[0, v] + b[v]
+
+        @R.function(private=True)
+        def r0_gpu(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
+            R.func_attr({"syncnas.lane": "gpu"})
+            cls = Textured
+            with R.dataflow():
+                y = R.call_tir(
+                    cls.kernel,
+                    (x, R.const([1, 1, 1, 1], "float32"), R.const([[2, 2, 2, 2]], "float32")),
+                    R.Tensor((4,), "float32"),
+                )
+                R.output(y)
+            return y
+
+        @R.function
+        def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
+            cls = Textured
+            with R.dataflow():
+                y = cls.r0_gpu(x)
+                R.output(y)
+            return y
+
+    uploads = LiftGpuWeights()(Textured)["gpu_weights"].body.blocks[0].bindings
+    calls = [binding.value for binding in uploads if isinstance(binding.value, relax.Call)]
+    functions = [(call.args[0].global_symbol, call.args[1].value.numpy().ndim) for call in calls]
+    assert functions == [("vm.builtin.to_device", 1), ("syncnas.opencl.to_texture", 2)]
+    alone = tvm.IRModule({gv: f for gv, f in Textured.functions_items() if gv.name_hint != "main"})
+    assert list(LiftConstants()(alone)["r0_gpu"].attrs["syncnas.textures"]) == [2]

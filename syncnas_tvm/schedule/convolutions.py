@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tvm import te, tirx
 from tvm.ir import Expr
 
+from syncnas_tvm.schedule.texture import FromTexture
 from syncnas_tvm.work import Shape
 
 Pair = tuple[int, int]
@@ -49,7 +50,7 @@ class RowsOf:
 
 def dense(
     padded: te.Tensor | RowsOf,
-    weight: te.Tensor,
+    weight: te.Tensor | FromTexture,
     shape: Shape,
     strides: Pair,
     dilation: Pair,

@@ -45,7 +45,10 @@ def _redirect_nest(stmt: tirx.Stmt, output: tirx.Var, axis: int, first: int) -> 
 def merge(functions: Sequence[tirx.PrimFunc]) -> tirx.PrimFunc:
     """A function that runs ``functions``, of equal parameters, one after the other."""
     model = functions[0].params
-    params = [tirx.decl_buffer(p.ty.shape, p.ty.dtype, f"b{i}") for i, p in enumerate(model)]
+    params = [
+        tirx.decl_buffer(p.ty.shape, p.ty.dtype, f"b{i}", scope=p.scope())
+        for i, p in enumerate(model)
+    ]
     parts = [_part(function, params, i) for i, function in enumerate(functions)]
     root = s_tir.SBlock([], [], [], "root", tirx.SeqStmt(parts))
     return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, root), attrs=functions[0].attrs)

@@ -31,6 +31,8 @@ _PRELUDE = """\
 _POINTER = re.compile(r"__global half\* (?:restrict )?(\w+)")
 # Values: types and conversions, but not the pointers.
 _TYPE = re.compile(r"\b(convert_)?half(\d*)\b(?!\*)")
+# A texel of halves: read as floats, which every device with images can do.
+_TEXEL = re.compile(r"\bas_half(\d)\(READ_IMAGEH\(")
 _SPLAT = re.compile(r"\(float\d+\)\(")
 _CLOSING = {"(": ")", "[": "]"}
 
@@ -49,6 +51,7 @@ def store_half(source: str) -> str:
         return source
     names = "|".join(sorted(set(_POINTER.findall(source))))
     head, kernel = source.split(_PRELUDE)
+    kernel = _TEXEL.sub(r"as_float\1(READ_IMAGEF(", kernel)
     kernel = _TYPE.sub(r"\1float\2", kernel)
     kernel = re.sub(rf"\bvload(\d+)\(0, ({names})\b", r"load_half_n(\1, \2", kernel)
     vector_store = re.compile(rf"( *)vstore(\d+)(\(.*, 0, (?:{names}) \+ .*)")

@@ -20,6 +20,7 @@ from syncnas_tvm.schedule.merge import redirect
 from syncnas_tvm.schedule.packed_convolutions import Convolutions
 from syncnas_tvm.schedule.packed_definition import Definition, Family, Machine, Part, Unsupported
 from syncnas_tvm.schedule.packed_maps import Maps
+from syncnas_tvm.schedule.texture import in_textures
 from syncnas_tvm.work import Shape
 
 
@@ -44,7 +45,9 @@ class _Definer(Convolutions, Maps):
             outs = [self._output(part, shape) for part in self._parts or whole]
         except Unsupported:
             return None
-        functions = [te.create_prim_func([*self._tensors, out]) for out in outs]
+        functions = [
+            in_textures(te.create_prim_func([*self._tensors, out]), self._textures) for out in outs
+        ]
         if len(functions) > 1:
             functions = [
                 redirect(function, shape, self._divided, part.first)

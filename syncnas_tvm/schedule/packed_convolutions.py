@@ -143,7 +143,7 @@ class Convolutions(Operands):
             ((low, high),), count = run.box, run.last - run.first
             packing = partial(_box_of, whole, run)
             size = (count, high - low, *shape_of(weight)[2:], step, v)
-            w = self._placeholder(weight, size, False, packing)
+            w = self._weight(weight, size, packing)
             shape = (count, *packed_shape(node.shape, v)[1:])
             dense = dense_in_parts if self._machine.sums == HALF else convolutions.dense
             acc = dense(padded, w, shape, window.strides, window.dilation, low)

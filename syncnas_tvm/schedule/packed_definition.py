@@ -13,7 +13,7 @@ from tvm.ir import Expr
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
 from syncnas_tvm.graph.fusion import Group
-from syncnas_tvm.schedule import convolutions, elementwise, fast_math
+from syncnas_tvm.schedule import convolutions, elementwise, fast_math, texture
 from syncnas_tvm.schedule.convolutions import wide
 from syncnas_tvm.schedule.layout import PACKED_ROWS, is_packable, pack, packed_shape
 from syncnas_tvm.schedule.merge import redirect
@@ -40,6 +40,8 @@ class Machine:
     ``vectorised_exp`` chooses a polynomial over the target's own ``exp``; ``winograd`` allows that
     algorithm. ``dtype`` is the type of the lane's floats in memory, ``sums`` that of
     the sums that may be short of bits.
+    ``texture_limit``: weights of dense convolutions are textures of so many texels a side at most, where it
+    is not 0.
     """
 
     vector: int
@@ -50,6 +52,7 @@ class Machine:
     winograd: bool = False
     dtype: str = "float32"
     sums: str = "float32"
+    texture_limit: int = 0
 
     @property
     def whole(self) -> bool:
@@ -107,6 +110,7 @@ class Operands:
         self._vector = machine.vector
         self._operands: list[Operand] = []
         self._tensors: list[te.Tensor] = []
+        self._textures: list[int] = []  # numbers of the operands that are
         self._values: dict[relax.Expr, Value] = {}
         self._parts: list[Part] = []
         self._divided = 0  # the output's dimension that the parts divide
@@ -118,6 +122,17 @@ class Operands:
         self._operands.append(Operand(operand, packed, pack))
         self._tensors.append(tensor)
         return tensor
+
+    def _weight(
+        self, operand: relax.Expr, shape: Shape, pack: Pack
+    ) -> te.Tensor | texture.FromTexture:
+        """A packed weight ``[O/V, ..., V out]``: a texture where the lane has them and it fits in one."""
+        form, limit = texture.texture_shape(shape), self._machine.texture_limit
+        if form is None or max(texture.image_size(form)) > limit:
+            return self._placeholder(operand, shape, False, pack)
+        self._textures.append(len(self._tensors))
+        texels = self._placeholder(operand, form, False, lambda: texture.to_texture(pack()))
+        return texture.FromTexture(texels, shape)
 
     def _map(self, operand: relax.Expr) -> te.Tensor | convolutions.RowsOf:
         """A packed feature map."""

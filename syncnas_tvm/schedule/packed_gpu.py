@@ -8,6 +8,7 @@ from syncnas_tvm.schedule.blocks import sum_rows
 from syncnas_tvm.schedule.opencl_grid import WORK_GROUP, bind_flat, bind_grid
 from syncnas_tvm.schedule.packed_definition import SMALL_WINDOW, Family
 from syncnas_tvm.schedule.packed_tile import accumulate, add_up, pad_block, token_tile
+from syncnas_tvm.schedule.texture import fetch_texels
 from syncnas_tvm.schedule.tiling import Tiling
 
 # Loops down to the innermost work item: three of work groups, three of items.
@@ -83,6 +84,7 @@ def _tiled(sch: s_tir.Schedule, family: Family, tiling: Tiling) -> None:
     _pad(sch, family, acc, min(WORK_GROUP, tiling.items))
     item = bind_grid(sch, [o_out, y, x_out], tiling.items)
     accumulate(sch, acc, item, GRID_LOOPS, tiling.unrolled)
+    fetch_texels(sch, acc, sch.get_loops(acc)[-5])
     sch.vectorize(v)
     sch.unroll(x_in)
     sch.unroll(o_in)

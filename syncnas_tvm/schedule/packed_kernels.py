@@ -37,7 +37,8 @@ class PackedSchedules:
     ``vector`` floats are a packed group of channels; ``registers`` the CPU's vector registers;
     ``accumulators`` the vectors that a GPU work item keeps; ``threads`` those of the CPU lane;
     ``types`` what the lanes keep in memory; ``work_items`` the most of a GPU's work group.
-    ``records`` refine what the rules choose.
+    ``texture_limit`` is the GPU's, in texels, where its weights are textures. ``records`` refine what the
+    rules choose.
     """
 
     vector: int
@@ -47,6 +48,7 @@ class PackedSchedules:
     types: LaneTypes = FLOAT32
     work_items: int = 256
     records: Records | None = None
+    texture_limit: int = 0
 
     @staticmethod
     def of(
@@ -64,8 +66,9 @@ class PackedSchedules:
         vector = target.vector_lanes
         if types.cpu == HALF:
             vector, accumulators = vector * 2, accumulators // 2
+        limit = target.texture_limit if target.opencl.weights == "texture" else 0
         return PackedSchedules(
-            vector, registers, accumulators, target.cpu_threads, types, items, records
+            vector, registers, accumulators, target.cpu_threads, types, items, records, limit
         )
 
     @property
@@ -96,6 +99,7 @@ class PackedSchedules:
             winograd=on_cpu and dtype != HALF,
             dtype=dtype,
             sums=sums,
+            texture_limit=0 if on_cpu else self.texture_limit,
         )
 
     def kernel(

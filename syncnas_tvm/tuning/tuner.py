@@ -16,7 +16,7 @@ from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput
 
-from syncnas_tvm.errors import DeviceError
+from syncnas_tvm.errors import DeviceError, InputError
 from syncnas_tvm.graph.fusion import Group
 from syncnas_tvm.schedule.packed import define
 from syncnas_tvm.schedule.packed_kernels import PackedSchedules
@@ -158,8 +158,14 @@ def opened_tuner(
     """A tuner that writes to ``folder``, which it makes and keeps others out of.
 
     ``builder`` and ``runner`` are MetaSchedule's; by default kernels are timed in this process. Raises
-    InputError where another tuner has the folder.
+    InputError where another tuner has the folder, or where weights are textures: MetaSchedule, which makes
+    the kernels' tensors, makes buffers.
     """
+    if target.opencl.weights == "texture":
+        raise InputError(
+            f"target '{target.name}' has opencl.weights = 'texture': kernels are tuned with buffers only; "
+            "tune with 'buffer' there"
+        )
     with locked(folder), few_intrinsics(), silent():
         records = RecordWriter(folder, target)
         scratch = folder / SCRATCH
