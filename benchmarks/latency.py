@@ -27,7 +27,7 @@ from networks import network_parser
 
 PROGRAM = str(Path(__file__).with_name("contender.py"))
 ROUNDS, RUNS = 12, 5
-SLOW_RUNS = 1  # of TVM's default pipeline, 25 times slower than the others
+SLOW_RUNS = 1  # of TVM's default pipeline, which takes tens of times as long as the others
 
 
 class Contender:
