@@ -73,9 +73,10 @@ def here(target: Target) -> Target:
     """The target's GPU kernels beside this machine's CPU."""
     gpu = {**target.gpu, "max_num_threads": GROUP}
     host = load_target("host")
-    opencl = replace(host.opencl, weights=target.opencl.weights)
-    changed = {"gpu": gpu, "vector_lanes": target.vector_lanes, "opencl": opencl}
-    return replace(host, channel_step=8, link=target.link, **changed)
+    mixed = replace(
+        host, gpu=gpu, vector_lanes=target.vector_lanes, channel_step=8, link=target.link
+    )
+    return with_weights(mixed, target.opencl.weights)
 
 
 @dataclass

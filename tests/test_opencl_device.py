@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import tvm
+from opencl_tools import pool_stats
 
 pytestmark = pytest.mark.alone
 
@@ -92,10 +93,6 @@ def empty(count: int, dtype: str = "float32") -> Any:
 
 def call(name: str, *arguments: Any) -> Any:
     return tvm.get_global_func(name)(*arguments)
-
-
-def pool_stats() -> dict[str, int]:
-    return json.loads(call("syncnas.opencl.pool_stats", 0))
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import tvm_ffi
 from onnx import TensorProto, helper, numpy_helper
+from opencl_tools import pool_stats
 
 import syncnas_tvm
 from syncnas_tvm.artifact import digest
@@ -359,10 +359,6 @@ def test_long_timings_are_many_calls(cpu_folder, inputs, monkeypatch) -> None:
     assert len(asked) > 1
     assert max(asked) <= 0.01
     assert len(latencies) >= len(asked)
-
-
-def pool_stats() -> dict[str, int]:
-    return json.loads(tvm_ffi.get_global_func("syncnas.opencl.pool_stats")(0))
 
 
 def test_weights_are_uploaded_once(split_folder, inputs) -> None:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import textwrap
-from ctypes.util import find_library
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import numpy as np
 import pytest
 import tvm
 import zoo
+from opencl_tools import driver_that_answers, needs_opencl_library, run
 from test_opencl_device import (
     CPU,
     DEVICE,
@@ -37,19 +34,6 @@ pytestmark = [pytest.mark.usefixtures("nothing_measured"), pytest.mark.alone]
 
 MEMORIES = ("shared", "mapped", "copied")
 RUNS = 3
-
-
-def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process of its own: memory is chosen when the device is opened."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, **environment},
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -79,32 +63,13 @@ def test_a_kind_of_memory_that_there_is_not() -> None:
     assert "is 'Mapped'; take 'shared', 'mapped' or 'copied', or unset it" in line
 
 
-COARSE_DRIVER = """
-    #define _GNU_SOURCE
-    #include <dlfcn.h>
-    #include <stddef.h>
-
-    int clGetDeviceInfo(void* device, unsigned what, size_t size, void* value, size_t* used) {
-      enum { SVM_CAPABILITIES = 0x1053, COARSE_GRAIN_BUFFER = 1 };
-      if (what == SVM_CAPABILITIES && size == sizeof(long)) {
-        *(long*)value = COARSE_GRAIN_BUFFER;
-        return 0;
-      }
-      int (*driver)(void*, unsigned, size_t, void*, size_t*) = dlsym(RTLD_NEXT, "clGetDeviceInfo");
-      return driver(device, what, size, value, used);
-    }
-"""
+SVM_CAPABILITIES, COARSE_GRAIN_BUFFER = 0x1053, 1
 
 
-@pytest.mark.skipif(not find_library("OpenCL"), reason="no OpenCL library to put a driver before")
+@needs_opencl_library
 def test_coarse_grained_shared_memory_is_mapped(network: tuple[Path, Path], tmp_path: Path) -> None:
     """It would have to be mapped for each sync too: no more than any buffer promises."""
-    (tmp_path / "driver.c").write_text(COARSE_DRIVER)
-    driver = tmp_path / "driver.so"
-    link = ["-Wl,--no-as-needed", f"-l:{find_library('OpenCL')}"]
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-o", driver, tmp_path / "driver.c", *link], check=True
-    )
+    driver = driver_that_answers(tmp_path, SVM_CAPABILITIES, "long", COARSE_GRAIN_BUFFER)
     done = run(RUN_NETWORK, *network, RUNS, SYNCNAS_OPENCL_LIBRARY=str(driver))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[0] == "mapped"

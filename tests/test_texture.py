@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 import time
-from ctypes.util import find_library
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import tvm
 import zoo
 from kernel_limits import Compiler, gpu_kernels, kernel_source, launch_problems, problems
 from kernel_limits import source_problems as in_source
-from test_sync_memory import run
+from opencl_tools import driver_that_answers, needs_opencl_library, pool_stats, run
 
 import syncnas_tvm
 from syncnas_tvm.compile_result import CompileResult
@@ -187,34 +184,20 @@ def test_halves_are_read_as_they_are() -> None:
 
 
 LOAD_AND_RUN = """
-    import gc, json, sys
+    import gc, sys
     import numpy as np, tvm, syncnas_tvm
+    from opencl_tools import pool_stats
     data = np.load(sys.argv[2])
     executable = syncnas_tvm.load(sys.argv[1])
     for _ in range(3):
         (output,) = executable(data["x"]).values()
         assert np.abs(output - data["y"]).max() <= 1e-4 * np.abs(data["y"]).max()
-    live = lambda: json.loads(tvm.get_global_func("syncnas.opencl.pool_stats")(0))["live_bytes"]
-    held = live()
+    held = pool_stats()["live_bytes"]
     del executable, output
     gc.collect()
-    print(tvm.get_global_func("syncnas.opencl.memory")(0), held, live())
+    print(tvm.get_global_func("syncnas.opencl.memory")(0), held, pool_stats()["live_bytes"])
 """
-NO_IMAGES = """
-    #define _GNU_SOURCE
-    #include <dlfcn.h>
-    #include <stddef.h>
-
-    int clGetDeviceInfo(void* device, unsigned what, size_t size, void* value, size_t* used) {
-      enum { IMAGE_SUPPORT = 0x1016 };
-      if (what == IMAGE_SUPPORT && size == sizeof(unsigned)) {
-        *(unsigned*)value = 0;
-        return 0;
-      }
-      int (*driver)(void*, unsigned, size_t, void*, size_t*) = dlsym(RTLD_NEXT, "clGetDeviceInfo");
-      return driver(device, what, size, value, used);
-    }
-"""
+IMAGE_SUPPORT = 0x1016
 
 
 def compile_for_both_lanes(model: Path, folder: Path, dtype: str) -> CompileResult:
@@ -261,14 +244,9 @@ def test_a_fresh_process_with_every_memory(compiled: tuple[Path, Path], memory: 
     assert int(left) == 0
 
 
-@pytest.mark.skipif(not find_library("OpenCL"), reason="no OpenCL library to put a driver before")
+@needs_opencl_library
 def test_a_device_without_images(compiled: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "driver.c").write_text(NO_IMAGES)
-    driver = tmp_path / "driver.so"
-    link = ["-Wl,--no-as-needed", f"-l:{find_library('OpenCL')}"]
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-o", driver, tmp_path / "driver.c", *link], check=True
-    )
+    driver = driver_that_answers(tmp_path, IMAGE_SUPPORT, "unsigned", 0)
     done = run(LOAD_AND_RUN, *compiled, SYNCNAS_OPENCL_LIBRARY=str(driver))
     assert done.returncode == 1
     assert "has no images, and the model's weights are textures" in done.stderr
@@ -280,8 +258,7 @@ def test_a_device_without_images(compiled: tuple[Path, Path], tmp_path: Path) ->
 
 def test_memory_of_textures_is_given_back() -> None:
     def live() -> int:
-        stats = tvm.get_global_func("syncnas.opencl.pool_stats")(0)
-        return int(json.loads(stats)["live_bytes"])
+        return pool_stats()["live_bytes"]
 
     before, source = live(), tvm.runtime.tensor(np.zeros((64, 128, 4), "float32"))
     image = to_image(source, 0)
