@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import (
     LRScheduler,
     SequentialLR,
 )
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from syncnas_tvm.errors import CheckpointError, DataError
 from syncnas_tvm.nas import checkpoint
@@ -25,6 +25,9 @@ from syncnas_tvm.nas.data import Data, Split
 from syncnas_tvm.nas.settings import TrainSettings
 
 EVALUATION_BATCH = 512
+LAYOUT = torch.channels_last
+"""Of a model's weights and images while it is trained: twice as fast as channels first on a CPU, and what
+GPUs multiply halves in."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,12 @@ class Trainer:
         self.device = torch.device(device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.model = model.to(self.device)
-        self.teacher = teacher.to(self.device).eval() if teacher is not None else None
+        self.model = _placed(model, self.device)
+        self.teacher = _placed(teacher, self.device).eval() if teacher is not None else None
         self.steps = data.count("train") // min(settings.batch, data.count("train"))
         if self.steps == 0:
             raise DataError("there are no training images")
-        self.averaged = AveragedModel(model, avg_fn=self._average, use_buffers=True)
+        self.averaged = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
         # Batch norms and biases are not decayed.
         groups = _decayed(model, settings.weight_decay)
         self.optimizer = torch.optim.SGD(
@@ -124,7 +127,8 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         count = 0
         for x, y in self.data.batches("train", settings.batch, self.epoch, settings.seed):
-            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            x = x.to(self.device, non_blocking=True, memory_format=LAYOUT)
+            y = y.to(self.device, non_blocking=True)
             self.optimizer.zero_grad(set_to_none=True)
             with self._precision():
                 loss = self._loss(x, y)
@@ -155,12 +159,11 @@ class Trainer:
         """Mixed precision on a GPU."""
         return torch.autocast(self.device.type) if self.half else contextlib.nullcontext()
 
-    def _average(self, averaged: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return new
+    def _average(self, averaged: Any, new: Any, count: Tensor | int) -> None:
+        """All tensors of one type at once; faster at first, where little has been averaged."""
         updates = int(count)
         decay = min(self.settings.ema, (1 + updates) / (10 + updates))
-        return averaged + (1 - decay) * (new - averaged)
+        get_ema_multi_avg_fn(decay)(averaged, new, count)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -207,12 +210,12 @@ def accuracy(
     model: nn.Module, data: Data, split: Split, device: str = "cpu", batch: int = EVALUATION_BATCH
 ) -> Accuracy:
     """The model's accuracy on a split of ``data``; leaves it in evaluation mode."""
-    model = model.to(device).eval()
+    model = _placed(model, torch.device(device)).eval()
     first = five = count = 0
     loss = 0.0
     with torch.no_grad():
         for x, y in data.batches(split, batch):
-            logits, y = model(x.to(device)), y.to(device)
+            logits, y = model(x.to(device, memory_format=LAYOUT)), y.to(device)
             guesses = logits.topk(min(5, logits.shape[1]), 1).indices == y[:, None]
             first += int(guesses[:, 0].sum())
             five += int(guesses.sum())
@@ -221,6 +224,10 @@ def accuracy(
     if count == 0:
         raise DataError(f"the split '{split}' has no images")
     return Accuracy(first / count, five / count, loss / count)
+
+
+def _placed(model: nn.Module, device: torch.device) -> nn.Module:
+    return model.to(device, memory_format=LAYOUT)
 
 
 def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
