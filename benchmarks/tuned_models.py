@@ -1,6 +1,6 @@
 """What a model for a new chip is made of best when so many of its kernels were measured.
 
-    python benchmarks/tuned_models.py ../shared/data [--seeds 2]
+    PYTHONPATH=tests python benchmarks/tuned_models.py ../shared/data [--seeds 2]
 
 Of TopHub's kernels of a device some are measured, the others predicted: by a few-shot model on top of all
 models that ship for other chips (``calibrated``, the baseline), by one trained from the measured kernels

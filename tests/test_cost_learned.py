@@ -457,7 +457,7 @@ class TestFewShot:
     def test_twenty_kernels_are_enough(self) -> None:
         priors = [shipped_once(f"{n}-cpu-float32") for n in ("snapdragon835", "kirin970", "rk3399")]
         wanted = list(self.WANTED)
-        chosen = choose_kernels(wanted, 20, seed=1)
+        chosen = choose_kernels(wanted, 20, priors, seed=1)
         assert len(set(chosen)) == 20
         assert any(wanted[i].is_depthwise for i in chosen)
         few = [wanted[i] for i in chosen]
@@ -468,6 +468,48 @@ class TestFewShot:
         assert (std_us > 0).all()
         plain = np.exp(np.mean([np.log(p.predict(wanted)[0]) for p in priors], axis=0))
         assert off.mean() < 0.25 * np.abs(plain / self.device(wanted) - 1).mean()
+
+    def test_all_kernels_where_fewer_are_wanted(self) -> None:
+        priors = [shipped_once("kirin970-cpu-float32")]
+        assert sorted(choose_kernels(self.WANTED[:5], 20, priors)) == [0, 1, 2, 3, 4]
+        assert choose_kernels([], 20, priors) == []
+
+    def test_chosen_kernels_tell_more_than_random_ones(self) -> None:
+        """A device unlike its priors: what a kernel costs depends on the share of its channels."""
+        priors = [shipped_once(f"{n}-cpu-float32") for n in ("snapdragon835", "kirin970")]
+        wanted = list(self.WANTED)
+        us = self.device(wanted) * [k.shapes[1][0] ** 0.2 for k in wanted]
+
+        def off(chosen: list[int]) -> float:
+            few = [wanted[i] for i in chosen]
+            found, _ = FewShotModel(priors).fit(few, us[chosen]).predict(wanted)
+            return float(np.abs(np.log(found / us)).mean())
+
+        random = [np.random.default_rng(seed).permutation(len(wanted)) for seed in range(8)]
+        blind = [off(order[:8].tolist()) for order in random]
+        assert off(choose_kernels(wanted, 8, priors)) < np.median(blind)
+
+    def test_devices_that_are_unlike_do_not_count(self) -> None:
+        """The most alike half of the priors: a GPU's model beside a CPU's changes nothing."""
+        cpu, gpu = (shipped_once(f"{n}-float32") for n in ("kirin970-cpu", "mali-t860"))
+        wanted = list(self.WANTED)
+        us, few = self.device(wanted), slice(0, None, 3)
+        alone, both = (
+            FewShotModel(priors).fit(wanted[few], us[few]).predict(wanted)[0]
+            for priors in ([cpu], [gpu, cpu])
+        )
+        assert both == pytest.approx(alone)
+
+    def test_its_deviation_is_what_the_measured_kernels_show(self) -> None:
+        prior = shipped_once("rk3399-cpu-float32")
+        wanted = list(self.WANTED)
+        noise = np.exp(np.random.default_rng(0).normal(0, 0.3, len(wanted)))
+        us = prior.predict(wanted)[0]
+        near, far = (
+            FewShotModel([prior]).fit(wanted, given).predict(wanted) for given in (us, us * noise)
+        )
+        assert (near[1] / near[0]).max() < 0.06
+        assert 0.2 < (far[1] / far[0]).min() < 0.45
 
     def test_other_operators_get_the_devices_speed(self) -> None:
         prior = shipped_once("rk3399-cpu-float32")
