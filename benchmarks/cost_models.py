@@ -65,7 +65,12 @@ class FlopsRegression(FittedModel):
 
     lines: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def fit(self, kernels: Sequence[Kernel], latency_us: np.ndarray) -> FlopsRegression:
+    def fit(
+        self,
+        kernels: Sequence[Kernel],
+        latency_us: np.ndarray,
+        labels_us: np.ndarray | None = None,
+    ) -> FlopsRegression:
         kinds = np.array([kind_of(k) for k in kernels])
         x, y = np.log([k.flops for k in kernels]), np.log(latency_us)
         for kind in {*kinds, ""}:
@@ -91,7 +96,12 @@ class FittedRoofline(FlopsRegression):
 
     peak: LanePeak | None = None
 
-    def fit(self, kernels: Sequence[Kernel], latency_us: np.ndarray) -> FittedRoofline:
+    def fit(
+        self,
+        kernels: Sequence[Kernel],
+        latency_us: np.ndarray,
+        labels_us: np.ndarray | None = None,
+    ) -> FittedRoofline:
         given = self.peak
         found = []
         for launch_us in (0, 5, 20, 50, 100, 200):

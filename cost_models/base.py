@@ -37,10 +37,16 @@ class FittedModel(CostModel):
     """A cost model that learns from measured kernels and can be kept in a file."""
 
     @abstractmethod
-    def fit(self, kernels: Sequence[Kernel], latency_us: Microseconds) -> Self:
+    def fit(
+        self,
+        kernels: Sequence[Kernel],
+        latency_us: Microseconds,
+        labels_us: Microseconds | None = None,
+    ) -> Self:
         """Learn from kernels and their latencies, in place of what was learned; returns itself.
 
-        Raises InputError where they are too few to learn from.
+        Where ``labels_us`` are given, which are freed of noise, these are learned; standard deviations
+        are always of what was measured. Raises InputError where they are too few to learn from.
         """
 
     @abstractmethod

@@ -43,9 +43,12 @@ class Uncertainty:
         return Uncertainty(best.floor, best.spread, scale)
 
 
-def calibrate(features: Mapping[str, Array], targets: Array, seed: int = 0) -> Uncertainty:
+def calibrate(
+    features: Mapping[str, Array], targets: Array, noise: Array, seed: int = 0
+) -> Uncertainty:
     """How far an ensemble is off that has not seen a part of the kernels, for each part in turn.
 
+    It learns ``targets`` and is compared with what was measured: log latencies longer by ``noise``.
     Several kernels of one workload would leak from part to part: clean the data first.
     """
     off, far = np.zeros(len(targets)), np.zeros(len(targets))
@@ -55,7 +58,7 @@ def calibrate(features: Mapping[str, Array], targets: Array, seed: int = 0) -> U
         rest = np.setdiff1d(order, out)
         ensemble = Ensemble.fit(_rows(features, rest), targets[rest], seed)
         found, far[out] = ensemble.predict(_rows(features, out))
-        off[out] = found - targets[out]
+        off[out] = found - targets[out] + noise[out]
     return Uncertainty.of(off, far)
 
 

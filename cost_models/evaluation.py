@@ -71,7 +71,7 @@ def cross_validate(
     every = np.arange(len(data))
     for out in data.folds(folds, seed):
         rest = data.take(np.setdiff1d(every, out))
-        model: CostModel = make().fit(rest.kernels, labels(rest))
+        model: CostModel = make().fit(rest.kernels, rest.latency_us, labels(rest))
         predicted[out], std_us[out] = model.predict(data.take(out).kernels)
     return predicted, std_us
 

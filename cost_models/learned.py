@@ -71,22 +71,29 @@ class LearnedModel(FittedModel):
     learned: Learned | None = None
     uncertainty: Uncertainty | None = None
 
-    def fit(self, kernels: Sequence[Kernel], latency_us: Microseconds) -> LearnedModel:
+    def fit(
+        self,
+        kernels: Sequence[Kernel],
+        latency_us: Microseconds,
+        labels_us: Microseconds | None = None,
+    ) -> LearnedModel:
         """See :meth:`FittedModel.fit`. The uncertainty is found on parts that are
         held out in turn; the roofline's efficiencies become those that fit best."""
         if len(kernels) < FEWEST:
             raise InputError(f"{len(kernels)} kernels are too few to learn from; give {FEWEST}")
         columns = columns_of(kernels)
         found = features_of(squared(columns))
-        targets = np.log(_gflops(columns, latency_us)) - band_rate(columns)
+        labels_us = latency_us if labels_us is None else labels_us
+        targets = np.log(_gflops(columns, labels_us)) - band_rate(columns)
         # More threads than cores that are free make matrices of this size hundreds of times slower.
         with threadpool_limits(1):
             self.learned = Learned(
                 Ensemble.fit(found, targets, self.seed),
                 TrainingRange.of(found),
-                self.uncertainty or calibrate(found, targets, self.seed),
+                self.uncertainty
+                or calibrate(found, targets, np.log(latency_us / labels_us), self.seed),
             )
-        self.peak = fitted_peak(kernels, latency_us, self.peak)
+        self.peak = fitted_peak(kernels, labels_us, self.peak)
         return self
 
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:

@@ -89,7 +89,7 @@ def train(data: Dataset, device: Device, folder: Path, seed: int = 0) -> Mapping
     samples = samples_of(data, device)
     made, labels = partial(LearnedModel, device.peak, seed), labels_of(data, device)
     found = by_kind(samples, *cross_validate(samples, made, seed, labels=labels))
-    model = made().fit(samples.kernels, labels(samples))
+    model = made().fit(samples.kernels, samples.latency_us, labels(samples))
     model.about = _about(samples, device)
     model.save(folder / f"{device.name}.npz")
     card = _card(device, model, samples, found)

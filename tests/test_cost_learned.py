@@ -16,7 +16,7 @@ from syncnas_tvm.cost_models.bands import distinct, squared
 from syncnas_tvm.cost_models.calibration import Uncertainty
 from syncnas_tvm.cost_models.cleaning import WINOGRAD_GAIN
 from syncnas_tvm.cost_models.columns import columns_of, is_learnable, is_winograd, numbers_of
-from syncnas_tvm.cost_models.dataset import Dataset, Sample
+from syncnas_tvm.cost_models.dataset import Dataset, Sample, workload
 from syncnas_tvm.cost_models.devices import SHIPPED
 from syncnas_tvm.cost_models.evaluation import Accuracy, cross_validate
 from syncnas_tvm.cost_models.features import features
@@ -240,6 +240,21 @@ class TestLearnedModel:
         assert found.mape < 0.3 * np.abs(roof / samples.latency_us - 1).mean()
         assert found.spearman > 0.99
         assert 0.8 <= found.covered <= 0.99
+
+    def test_its_deviation_is_of_what_was_measured(self, samples: Dataset) -> None:
+        """Labels freed of noise are learned, but intervals still have to hold the noise."""
+        noise = np.exp(np.random.default_rng(0).normal(0, 0.3, len(samples)))
+        noisy = replace(samples, samples=tuple(
+            replace(s, latency_us=s.latency_us * n) for s, n in zip(samples, noise, strict=True)
+        ))  # fmt: skip
+        true = dict(zip(map(workload, samples.kernels), samples.latency_us, strict=True))
+
+        def labels(data: Dataset) -> np.ndarray:
+            return np.array([true[workload(kernel)] for kernel in data.kernels])
+
+        us, std_us = cross_validate(noisy, lambda: LearnedModel(BARE), folds=3, labels=labels)
+        assert np.abs(us / samples.latency_us - 1).mean() < 0.08
+        assert 0.8 <= Accuracy.of(us, std_us, noisy.latency_us).covered <= 0.97
 
     def test_is_kept_in_a_file(self, samples: Dataset, tmp_path: Path) -> None:
         model = LearnedModel(BARE, about={"chip": "x"}).fit(samples.kernels, samples.latency_us)
