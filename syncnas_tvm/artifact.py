@@ -17,6 +17,7 @@ from typing import Any
 from syncnas_tvm._version import __version__
 from syncnas_tvm.errors import ArtifactError, InputError
 from syncnas_tvm.frontend import TensorSpec
+from syncnas_tvm.targets.model import WeightMemory
 from syncnas_tvm.work import Lane
 
 FORMAT = 1
@@ -34,7 +35,8 @@ class Manifest:
     ``machine`` is the CPU lane's LLVM triple, ``cpu`` its processor; ``lanes`` the lanes that the
     plan uses; ``files`` maps file names to SHA-256 digests (hexadecimal), ``types`` lanes to the type
     of their floats (float32 where a lane is not in it). ``cpus`` are the cores of the CPU lane (empty:
-    any), ``cpu_threads`` its threads.
+    any), ``cpu_threads`` its threads. ``gpu_weights`` is where the GPU lane reads weights from, ``buffer``
+    or ``texture``.
     """
 
     target: str
@@ -50,6 +52,7 @@ class Manifest:
     types: Mapping[str, str] = field(default_factory=dict)
     cpus: tuple[int, ...] = ()
     cpu_threads: int = 1
+    gpu_weights: WeightMemory = "buffer"
 
     @property
     def runs_here(self) -> bool:

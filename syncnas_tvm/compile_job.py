@@ -188,6 +188,7 @@ class CompileJob:
             types={lane: self.types.of(lane) for lane in LANES},
             cpus=self.target.cpus,
             cpu_threads=self.target.cpu_threads,
+            gpu_weights=self.target.opencl.weights,
         )
 
     def time(

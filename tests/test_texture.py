@@ -17,6 +17,7 @@ from kernel_limits import source_problems as in_source
 from opencl_tools import driver_that_answers, needs_opencl_library, pool_stats, run
 
 import syncnas_tvm
+from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.compile_result import CompileResult
 from syncnas_tvm.compiler import with_weights
 from syncnas_tvm.cost_models import machine_key
@@ -208,6 +209,7 @@ def compile_for_both_lanes(model: Path, folder: Path, dtype: str) -> CompileResu
         model, target, folder / "out", split_all=True, timed=False, gpu_dtype=dtype
     )
     assert "ChannelSplit" in {decision.rule for decision in result.plan.decisions}
+    assert read_manifest(folder / "out").gpu_weights == "texture"
     library = tvm.runtime.load_module(str(folder / "out" / "model.so"))
     dense = dense_kernels(kernel_source(library))
     assert len(dense) >= 6
