@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--syncs", nargs="+", type=float, default=list(SYNCS_US), metavar="US")
     parser.add_argument("--strategies", nargs="+", default=["dp", "mcts", "beam", "greedy", "random"], choices=sorted(STRATEGIES))  # fmt: skip
     parser.add_argument("--mode", choices=MODES, default="timeline")
-    parser.add_argument("--evaluations", type=int, default=2000)
+    parser.add_argument("--evaluations", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, help="also end a search after so long")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--regions", type=int, help="only a network's first so many regions")

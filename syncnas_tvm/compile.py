@@ -257,8 +257,7 @@ def _measurements(options: argparse.Namespace, target: Target) -> CostModel | No
 
 
 def _budget(options: argparse.Namespace) -> Budget:
-    from syncnas_tvm.compiler import DEFAULT_BUDGET
-    from syncnas_tvm.planner import Budget
+    from syncnas_tvm.planner import DEFAULT_BUDGET, Budget
 
     if options.evaluations is None and options.seconds is None:
         return DEFAULT_BUDGET

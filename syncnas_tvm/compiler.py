@@ -25,6 +25,7 @@ from syncnas_tvm.partition_passes import PartitionPass, PartitionPasses
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import (
+    DEFAULT_BUDGET,
     Budget,
     Choice,
     CostMode,
@@ -46,7 +47,6 @@ TOLERANCE = 1e-4
 """Largest relative error (max |a - b| / max |b|, per output) that passes verification."""
 HALF_TOLERANCE = 2e-2
 """The same where a lane keeps its values in half precision."""
-DEFAULT_BUDGET = Budget(evaluations=2000)
 
 
 def compile_onnx(

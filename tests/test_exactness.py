@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import graph_nets
@@ -77,7 +77,7 @@ class Network:
 
 KINDS = (
     *("conv", "mbconv", "mbconv", "mbconv", "basic", "bottleneck", "mix", "rexnet", "pool"),
-    *("fork", "fire", "dense", "shuffle", "grouped", "act"),
+    *("fork", "twins", "fire", "dense", "shuffle", "grouped", "act"),
 )
 sizes = st.one_of(st.sampled_from([8, 16, 24, 32, 48]), st.integers(1, 40))
 blocks = st.builds(
@@ -306,6 +306,20 @@ class Writer:
         for branch in branches[1:]:
             total = self.add(total, branch)
         return self.act(total, b.act)
+
+    def _twins(self, x: str, b: Block) -> str:
+        """Two branches of several residual blocks, as SyncNAS's models have; some meet on the way."""
+        block = replace(b, stride=1, residual=True)
+        twins = [self.act(self.conv(x, b.out, b, stride=b.stride), b.act) for _ in range(2)]
+        for i in range(b.parts):
+            widths = (b.hidden, b.squeezed)
+            twins = [
+                self._mbconv(y, replace(block, hidden=w))
+                for y, w in zip(twins, widths, strict=True)
+            ]
+            if i == 0 and b.bias:
+                twins = [self.add(*twins)] * 2
+        return self.add(*twins) if b.residual else self.concat(twins)
 
     def _fire(self, x: str, b: Block) -> str:
         y = self.act(self.conv(x, b.squeezed, b), b.act)

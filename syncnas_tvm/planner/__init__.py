@@ -9,7 +9,7 @@ from syncnas_tvm.planner.base import (
     register_strategy,
     strategy,
 )
-from syncnas_tvm.planner.choose import Choice, choose, choose_fixed
+from syncnas_tvm.planner.choose import DEFAULT_BUDGET, Choice, choose, choose_fixed
 from syncnas_tvm.planner.cost_mode import MODES, CostMode, ModeName, kernels_of
 from syncnas_tvm.planner.exhaustive import Exhaustive
 from syncnas_tvm.planner.fixed import single_lane, split_all
@@ -21,6 +21,7 @@ from syncnas_tvm.planner.space import Candidate, Space, plan_of
 from syncnas_tvm.planner.state_file import StateFile
 
 __all__ = [
+    "DEFAULT_BUDGET",
     "DP",
     "MCTS",
     "MODES",

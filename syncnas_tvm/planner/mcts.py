@@ -24,17 +24,18 @@ class _Node:
 
     ``best`` and ``mean`` are microseconds still to pay from here on, the least known and that of
     all visits. ``order`` are the region's candidates, likely ones first, of which the first
-    ``opened`` have been tried from here.
+    ``opened`` have been tried from here; ``live`` those with something left to try.
     """
 
     __slots__ = (
-        *("best", "children", "done", "index", "number", "opened", "order", "parent"),
+        *("best", "children", "done", "index", "live", "number", "opened", "order", "parent"),
         *("position", "state", "total", "visits", "worst"),
     )
 
     def __init__(self, position: int, state: State, order: tuple[int, ...]) -> None:
         self.position, self.state, self.order = position, state, order
         self.children: dict[int, _Edge] = {}
+        self.live: list[int] = []
         self.opened = self.visits = 0
         self.total = self.worst = 0.0
         self.best = inf
@@ -59,7 +60,9 @@ class MCTS(Strategy):
     "Transpositions and move groups in Monte Carlo tree search", CIG 2008), so a node counts what is
     still to pay and not what was. A decision is worth its own cost and what its child has still to
     pay, half the least and half the mean, on the scale of what was seen at the node. Nodes open
-    their decisions one by one in the order of :func:`ranking`; rollouts mostly follow it. When the
+    their decisions one by one in the order of :func:`ranking`, and those at once that lead to where
+    all has been tried: they are not visited, and count as single decisions. Rollouts mostly follow the
+    order, too. When the
     nodes know of a plan that is better than the best evaluated, it is evaluated next.
     """
 
@@ -86,6 +89,8 @@ class MCTS(Strategy):
         else:
             self.trial.check()
             self._walk([])
+            settled, self._settled = self._settled, 0
+            self.trial.decided(settled)
         return not self.trial.complete
 
     def _walk(self, given: list[Candidate]) -> None:
@@ -124,31 +129,49 @@ class MCTS(Strategy):
 
     def _select(self, node: _Node) -> int:
         """The decision with the lowest bound, or a new one; -1 where all have been tried out."""
-        while node.opened < len(node.order) and node.order[node.opened] in node.children:
-            node.opened += 1
-        grows = len(node.children) < WIDTH * (node.visits + 1) ** GROWTH
-        if grows and node.opened < len(node.order):
-            return node.order[node.opened]
+        wanted = WIDTH * (node.visits + 1) ** GROWTH
+        if len(node.live) < wanted and (choice := self._next(node)) >= 0:
+            return choice
         scale = EXPLORATION * (node.worst - node.best)
         log_visits = log(node.visits + 1)
-        found, lowest = -1, inf
-        for choice, edge in node.children.items():
+        found, lowest, settled = -1, inf, False
+        for choice in node.live:
+            edge = node.children[choice]
             child = edge.child
             least = edge.us + child.best
             if least < node.best:
                 node.best = least
             if child.done:
+                settled = True
                 continue
             mean = child.total / child.visits if child.visits else child.best
             bound = edge.us + 0.5 * (child.best + mean)
             bound -= scale * sqrt(log_visits / (edge.visits + 1))
             if bound < lowest:
                 found, lowest = choice, bound
-        if found < 0 and node.opened < len(node.order):
-            return node.order[node.opened]
+        if settled:
+            node.live = [c for c in node.live if not node.children[c].child.done]
+        if found < 0:
+            found = self._next(node)
         if found < 0:
             node.done = True
         return found
+
+    def _next(self, node: _Node) -> int:
+        """The next decision to open, -1 where there is none.
+
+        What leads to where all has been tried, by another way, is settled here and passed over.
+        """
+        while node.opened < len(node.order):
+            choice = node.order[node.opened]
+            if choice not in node.children:
+                edge = self._open(node, choice)
+                if not edge.child.done or edge.child.position == len(self.space):
+                    return choice
+                self._settled += 1
+                node.best = min(node.best, edge.us + edge.child.best)
+            node.opened += 1
+        return -1
 
     def _roll(self, node: _Node) -> int:
         """A decision by chance, the likely ones more often."""
@@ -163,6 +186,7 @@ class MCTS(Strategy):
         state = self.trial.scorer.step(node.state, candidate)
         child = self._node(node.position + candidate.span, state, node.number, choice)
         edge = node.children[choice] = _Edge(state[0] - node.state[0], child)
+        node.live.append(choice)
         return edge
 
     def _node(self, position: int, state: State, parent: int = -1, index: int = -1) -> _Node:
@@ -182,7 +206,7 @@ class MCTS(Strategy):
     def _check_done(self, node: _Node) -> None:
         """Mark a node whose every decision has been tried to the end."""
         if len(node.children) == len(node.order):
-            node.done = all(edge.child.done for edge in node.children.values())
+            node.done = all(node.children[choice].child.done for choice in node.live)
             if node.done:
                 node.best = min(edge.us + edge.child.best for edge in node.children.values())
 
@@ -198,6 +222,8 @@ class MCTS(Strategy):
 
     _seen_best = False
     """Whether what the root knows as its best was evaluated already."""
+    _settled = 0
+    """Decisions that the current walk has settled without a visit."""
 
     def save(self) -> Any:
         """The nodes in the order in which they were made; a child's clock is its parent's and the
@@ -229,3 +255,4 @@ class MCTS(Strategy):
             _, _, node.opened, node.visits, node.total, node.worst, node.best, node.done = values
             for choice, us, child, visits in edges:
                 node.children[choice] = _Edge(us, self._nodes[child], visits)
+                node.live.append(choice)
