@@ -66,7 +66,7 @@ class Node:
 
 def shape_of(expr: relax.Expr) -> Shape:
     """The static shape of a tensor expression, in elements."""
-    return tuple(int(extent) for extent in expr.ty.shape)
+    return tuple(int(extent) for extent in expr.ty.shape.values)
 
 
 def dtype_of(expr: relax.Expr) -> str:

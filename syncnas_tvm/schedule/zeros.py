@@ -52,7 +52,7 @@ def share(weight: np.ndarray) -> float:
     if (corner != 0).any(axis=(-2, -1)).all():  # the usual case, told without reading all of it
         return 1.0
     nonzero = weight[:, 0] != 0 if depthwise else (weight != 0).any(axis=(2, 3))
-    return sum(_size(_box(channel)) for channel in nonzero) / nonzero.size
+    return float(_box_sizes(nonzero).sum() / nonzero.size)
 
 
 def _box(nonzero: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -61,6 +61,17 @@ def _box(nonzero: np.ndarray) -> tuple[tuple[int, int], ...]:
         return tuple((0, 1) for _ in nonzero.shape)
     places = np.nonzero(nonzero)
     return tuple((int(p.min()), int(p.max()) + 1) for p in places)
+
+
+def _box_sizes(nonzero: np.ndarray) -> np.ndarray:
+    """The sizes of the boxes (:func:`_box`) of all vectors, ``nonzero``'s first dimension."""
+    sizes = np.ones(len(nonzero), np.int64)
+    for axis in range(1, nonzero.ndim):
+        others = tuple(other for other in range(1, nonzero.ndim) if other != axis)
+        seen = nonzero.any(axis=others) if others else nonzero
+        last = seen.shape[1] - seen[:, ::-1].argmax(1)
+        sizes *= np.where(seen.any(1), last - seen.argmax(1), 1)
+    return sizes
 
 
 def _size(box: tuple[tuple[int, int], ...]) -> int:
