@@ -37,7 +37,8 @@ def with_operands(expr: relax.Expr, operands: Sequence[relax.Expr]) -> relax.Exp
             args.append(relax.Tuple(fields))
         else:
             args.append(queue.pop(0) if _is_tensor(arg) else arg)
-    return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+    call = relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+    return _typed(call) if getattr(expr.op, "name", "") == "relax.nn.conv2d" else call
 
 
 def conv2d_like(
@@ -48,13 +49,40 @@ def conv2d_like(
 ) -> relax.Call:
     """The convolution ``node`` of other operands, with other padding or groups where given."""
     attrs = node.attrs
-    return relax.op.nn.conv2d(
+    call = relax.op.nn.conv2d(
         *operands,
         strides=attrs.strides,  # type: ignore[attr-defined]
         padding=attrs.padding if padding is None else padding,  # type: ignore[attr-defined]
         dilation=attrs.dilation,  # type: ignore[attr-defined]
         groups=int(attrs.groups) if groups is None else groups,  # type: ignore[attr-defined]
     )
+    return _typed(call)
+
+
+def _typed(convolution: relax.Call) -> relax.Call:
+    """A new ``convolution`` with its type set, which TVM takes a millisecond to infer.
+
+    Other layouts than NCHW and OIHW are left to TVM, and operands that do not fit are for it to refuse.
+    """
+    attrs = convolution.attrs
+    layouts = attrs.data_layout, attrs.kernel_layout, attrs.out_layout or attrs.data_layout
+    if layouts != ("NCHW", "OIHW", "NCHW") or attrs.out_dtype:
+        return convolution
+    data, weight = convolution.args
+    (batch, channels, *sizes), (out, share, *window) = shape_of(data), shape_of(weight)
+    groups = int(attrs.groups)
+    if channels != share * groups or out % groups:
+        return convolution
+    top, left, bottom, right = map(int, attrs.padding)
+    pads = (top + bottom, left + right)
+    size = [
+        (size + pad - int(dilation) * (taps - 1) - 1) // int(stride) + 1
+        for size, pad, dilation, taps, stride in zip(
+            sizes, pads, attrs.dilation, window, attrs.strides, strict=True
+        )
+    ]
+    relax.expr._update_type(convolution, tensor_type((batch, out, *size), dtype_of(data)))
+    return convolution
 
 
 def _is_tensor(expr: relax.Expr) -> bool:
