@@ -242,7 +242,7 @@ def network(
                 if isinstance(model, LearnedModel):
                     model.seed = seed
                 learn = labels[device.name] if name == "learned" else measured_latency
-                model.fit(rest.kernels, learn(rest))
+                model.fit(rest.kernels, rest.latency_us, learn(rest))
                 found = np.array([model.predict(b)[0].sum() for b in whole])
                 true = np.array([sum(known[workload(k)] for k in b) for b in whole])
                 nets.append(found.sum() / true.sum() - 1)
@@ -262,8 +262,9 @@ def few_shot(
     priors = {}
     for device in every:
         samples = data[device.name]
-        latency_us = labels[device.name](samples)
-        priors[device.name] = LearnedModel(device.peak).fit(samples.kernels, latency_us)
+        priors[device.name] = LearnedModel(device.peak).fit(
+            samples.kernels, samples.latency_us, labels[device.name](samples)
+        )
     rows = []
     for device in devices:
         samples = data[device.name]

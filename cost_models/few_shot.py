@@ -53,8 +53,8 @@ class FewShotModel(CostModel):
             )
         levels, shape = _levels(self.priors, kernels), _shape(kernels)
         rates = np.log(_gflop(kernels) / latency_us)
-        self._alike = _most_alike(levels, rates)
-        levels = levels[:, self._alike]
+        alike = _most_alike(levels, rates)
+        self._alike, levels = [self.priors[index] for index in alike], levels[:, alike]
         self._level_mean, self._spread = levels.mean(0), shape.std(0) + 1e-9
         self._known, self._shape = levels - self._level_mean, shape / self._spread
         rest = rates - self._known.mean(1)
@@ -84,24 +84,23 @@ class FewShotModel(CostModel):
     def predict(self, kernels: Sequence[Kernel]) -> tuple[Microseconds, Microseconds]:
         """See :meth:`CostModel.predict`. Other operators than those that were learned take the
         geometric mean of the other devices' times, at this device's speed."""
-        alike = [self.priors[index] for index in self._alike]
-        log_us = np.log([prior.predict(kernels)[0] for prior in alike]).mean(0)
-        log_us -= self._offset - self._level_mean.mean()
+        theirs = _log_us(self._alike, kernels)
+        log_us = theirs.mean(1) - (self._offset - self._level_mean.mean())
         known = [index for index, kernel in enumerate(kernels) if is_learnable(kernel)]
         if known:
-            log_us[known] = self._learned([kernels[index] for index in known])
+            log_us[known] = self._learned([kernels[index] for index in known], theirs[known])
         latency_us = np.exp(log_us)
         return latency_us, self._std * latency_us
 
-    def _learned(self, kernels: Sequence[Kernel]) -> Array:
-        """Log latencies of convolutions and matrix products."""
-        alike = [self.priors[index] for index in self._alike]
-        level = _levels(alike, kernels) - self._level_mean
+    def _learned(self, kernels: Sequence[Kernel], theirs: Array) -> Array:
+        """Log latencies of convolutions and matrix products, from ``theirs`` on the other devices."""
+        gflop = _gflop(kernels)
+        level = np.log(gflop)[:, None] - theirs - self._level_mean
         constant, slope, smooth = self._weights
         found = level.mean(1) + self._offset + constant.sum()
         found += _slopes(level, self._known) @ slope
         found += _matern(_shape(kernels) / self._spread, self._shape) @ smooth
-        return np.log(monotone(kernels, _gflop(kernels) / np.exp(found)))
+        return np.log(monotone(kernels, gflop / np.exp(found)))
 
 
 def choose_kernels(
@@ -142,8 +141,12 @@ def _most_alike(levels: Array, rates: Array) -> NDArray[np.intp]:
 
 def _levels(priors: Sequence[LearnedModel], kernels: Sequence[Kernel]) -> Array:
     """Log GFLOP/s of each kernel on other devices, ``[n, devices]``."""
-    gflop = _gflop(kernels)
-    return np.stack([np.log(gflop / prior.predict(kernels)[0]) for prior in priors], axis=1)
+    return np.log(_gflop(kernels))[:, None] - _log_us(priors, kernels)
+
+
+def _log_us(priors: Sequence[LearnedModel], kernels: Sequence[Kernel]) -> Array:
+    """Log latency of each kernel on other devices, ``[n, devices]``."""
+    return np.log(np.stack([prior.predict(kernels)[0] for prior in priors], axis=1))
 
 
 def _gflop(kernels: Sequence[Kernel]) -> Array:
