@@ -25,7 +25,7 @@ def monotone(kernels: Sequence[Kernel], latency_us: Rungs) -> Rungs:
     """``latency_us`` of convolutions and matrix products with every ladder of cuts among them made
     non-decreasing.
 
-    Kernels that differ in nothing but channels in, channels out and rows are cuts of one another
+    Kernels of a lane that differ in nothing but channels in, channels out and rows are cuts of one another
     where one is no larger than the other in any of them. A latency becomes the geometric mean of the
     largest of its smaller relatives and the smallest of its larger ones, its own included: both are
     monotone, so the mean is, and what was monotone stays as it is.
@@ -38,7 +38,7 @@ def monotone_of(columns: Columns, latency_us: Rungs) -> Rungs:
     dense = columns["kind"] == DENSE
     rows = np.where(dense, columns["columns"], columns["rows"])
     sizes = np.stack([columns["in"], columns["out"], rows])
-    shared = [dense.astype(np.float64), columns["groups"], columns["kh"], columns["kw"]]
+    shared = [dense.astype(np.float64), *(columns[name] for name in ("gpu", "groups", "kh", "kw"))]
     shared += [np.where(dense, 0, columns[name]) for name in ("w", "columns")]
     family = numbers_of(shared)
     order = np.argsort(latency_us, kind="stable")

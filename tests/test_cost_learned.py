@@ -226,6 +226,12 @@ class TestMonotone:
         us = np.array([40.0, 30.0, 20.0, 10.0])
         assert np.array_equal(monotone(wanted, us), us)
 
+    def test_lanes_are_apart(self) -> None:
+        """A lane may compute with Winograd's transform what the other one computes as it is."""
+        wanted = [conv(64, 64, lane, window=3) for lane in ("cpu", "gpu")]
+        us = np.array([10.0, 40.0])
+        assert np.array_equal(monotone(wanted, us), us)
+
     def test_a_step_back_is_levelled_between_both(self) -> None:
         wanted = [conv(64, out) for out in (32, 64, 96)]
         assert monotone(wanted, np.array([10.0, 40.0, 10.0])) == pytest.approx([10, 20, 20])
