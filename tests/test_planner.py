@@ -22,7 +22,7 @@ from syncnas_tvm.planner import (
     strategy,
 )
 from syncnas_tvm.planner.fixed import lane_of
-from syncnas_tvm.planner.greedy import runs, splice
+from syncnas_tvm.planner.runs import Runs
 from syncnas_tvm.simulator import Simulator
 
 COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
@@ -88,8 +88,9 @@ class TestSpace:
         while start < len(space):
             plan.append(rng.choice(space.candidates[start]))
             start += plan[-1].span
-        move = rng.choice(list(runs(space)))
-        spliced = splice(space, plan, move)
+        runs = Runs(space)
+        move = rng.choice(list(runs))
+        spliced = runs.splice(plan, move)
         plan_of(spliced).covers(space.regions)
         assert set(move[1]) <= set(spliced)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncnas_tvm.planner.base import Strategy, register_strategy
 from syncnas_tvm.planner.prior import ranking
+from syncnas_tvm.planner.runs import Runs
 from syncnas_tvm.planner.space import Candidate
 from syncnas_tvm.scorer import State
 
@@ -17,6 +18,10 @@ WIDTH, GROWTH = 2.0, 0.6
 """A node visited n times has at most WIDTH * n ** GROWTH children: the likely ones come first."""
 LIKELIEST = 0.5
 """Rollouts: the chance to take the likeliest decision, then the next one, and so on."""
+NEAR = 0.5
+"""The share of walks that change the best plan in one place, instead of following UCT."""
+NEAR_LIKELIEST, NEAR_LONGER = 0.3, 0.8
+"""Such a change: its decision as in rollouts, and the chance that the next region is decided alike."""
 
 
 class _Node:
@@ -62,8 +67,9 @@ class MCTS(Strategy):
     pay, half the least and half the mean, on the scale of what was seen at the node. Nodes open
     their decisions one by one in the order of :func:`ranking`, and those at once that lead to where
     all has been tried: they are not visited, and count as single decisions. Rollouts mostly follow the
-    order, too. When the
-    nodes know of a plan that is better than the best evaluated, it is evaluated next.
+    order, too. Half of the walks are a local search: the best plan, with one run of regions decided
+    otherwise; the nodes learn from these as from rollouts. When the nodes know of a plan that is
+    better than the best evaluated, it is evaluated next.
     """
 
     name = "mcts"
@@ -73,6 +79,8 @@ class MCTS(Strategy):
         self._nodes: list[_Node] = []
         self._table: dict[tuple[int, Hashable], _Node] = {}
         self._order: tuple[tuple[int, ...], ...] = ()
+        self._runs = Runs(self.space)
+        self._choice = [{c: i for i, c in enumerate(here)} for here in self.space.candidates]
 
     def step(self) -> bool:
         """One descent and rollout, or one plan put together from what is known."""
@@ -88,7 +96,7 @@ class MCTS(Strategy):
             self.trial.complete = True
         else:
             self.trial.check()
-            self._walk([])
+            self._walk(self._near_best() if self.rng.random() < NEAR else [])
             settled, self._settled = self._settled, 0
             self.trial.decided(settled)
         return not self.trial.complete
@@ -100,10 +108,9 @@ class MCTS(Strategy):
         known_us = node.best
         while node.position < len(self.space):
             if given:
-                wanted = given.pop(0)
-                choice = self.space.candidates[node.position].index(wanted)
+                choice = self._choice[node.position][given.pop(0)]
             elif rolling or not node.visits:
-                rolling, choice = True, self._roll(node)
+                rolling, choice = True, self._draw(node.order, LIKELIEST)
             else:
                 choice = self._select(node)
                 if choice < 0:
@@ -173,13 +180,22 @@ class MCTS(Strategy):
             node.opened += 1
         return -1
 
-    def _roll(self, node: _Node) -> int:
-        """A decision by chance, the likely ones more often."""
-        draw, order = self.rng.random, node.order
+    def _draw(self, order: tuple[int, ...], likeliest: float) -> int:
+        """A decision of ``order`` by chance, the first ones more often."""
         for choice in order:
-            if draw() < LIKELIEST:
+            if self.rng.random() < likeliest:
                 return choice
         return order[0]
+
+    def _near_best(self) -> list[Candidate]:
+        """The best plan with one run of regions changed, by chance."""
+        start = self.rng.randrange(len(self.space))
+        choice = self._draw(self._order[start], NEAR_LIKELIEST)
+        growing = self._runs.growing(start, self.space.candidates[start][choice])
+        run = next(growing)
+        while self.rng.random() < NEAR_LONGER and (longer := next(growing, None)):
+            run = longer
+        return list(self._runs.splice(self.trial.best, run))
 
     def _open(self, node: _Node, choice: int) -> _Edge:
         candidate = self.space.candidates[node.position][choice]
