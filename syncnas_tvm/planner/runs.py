@@ -28,7 +28,8 @@ class Runs:
 
     def growing(self, start: int, first: Candidate) -> Iterator[Run]:
         """The runs that begin with ``first`` in region ``start``, longer and longer."""
-        run, position = (first,), start + first.span
+        run: tuple[Candidate, ...] = (first,)
+        position = start + first.span
         yield start, run
         while position < len(self._space):
             after = self._by_label[position].get(first.label)
