@@ -13,7 +13,7 @@ from syncnas_tvm.graph.calls import CallList, CallSite
 from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rebuild import copy_nodes, emit_function, fresh_params
 from syncnas_tvm.graph.rows import ROWS
-from syncnas_tvm.graph.seams import hull, joins_rows, rows_read
+from syncnas_tvm.graph.seams import hull, joins_bands, rows_read
 from syncnas_tvm.work import LANES, Interval, Lane
 
 ROOM_ATTR = "syncnas.room"
@@ -57,10 +57,7 @@ def find_seams(main: CallList) -> dict[relax.Var, RowSeam]:
     made_on = {result: call.lane for call in main.calls for result in call.results}
     found = {}
     for call in main.calls:
-        lanes = [made_on.get(arg) for arg in call.args]
-        if not call.join or lanes != list(LANES) or any(uses[arg] > 1 for arg in call.args):
-            continue
-        if joins_rows(call.function):
+        if joins_bands(call, made_on) and all(uses[arg] == 1 for arg in call.args):
             (result,) = call.results
             upper, _ = call.args
             bands = dict(zip(LANES, call.args, strict=True))

@@ -13,7 +13,7 @@ from syncnas_tvm.graph.calls import CallSite, bytes_of, calls_of
 from syncnas_tvm.graph.dataflow import shape_of
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.rows import ROWS
-from syncnas_tvm.graph.seams import Reads, hull, joins_rows, reads_of, rows_read, whole_seam
+from syncnas_tvm.graph.seams import Reads, hull, joins_bands, reads_of, rows_read, whole_seam
 from syncnas_tvm.work import LANES, Interval, Kernel, Lane, Phase, Seam, Sync, Work
 
 
@@ -92,7 +92,7 @@ def _sync(calls: list[CallSite], joins: list[CallSite], all_calls: tuple[CallSit
 
 def _seam(join: CallSite, made_on: Mapping[relax.Var, Lane]) -> Seam | None:
     """Where the bands meet that ``join`` puts together, the CPU lane's above the GPU lane's."""
-    if [made_on.get(arg) for arg in join.args] != ["cpu", "gpu"] or not joins_rows(join.function):
+    if not joins_bands(join, made_on):
         return None
     (result,) = join.results
     height = shape_of(result)[ROWS]  # type: ignore[arg-type]

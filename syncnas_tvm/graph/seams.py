@@ -6,15 +6,15 @@ lane's own band, and receives the rows there that it reads and lacks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tvm import relax
 
-from syncnas_tvm.graph.calls import bytes_of
+from syncnas_tvm.graph.calls import CallSite, bytes_of
 from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.graph.views import is_row_view, row_view
-from syncnas_tvm.work import Interval, Lane, Seam
+from syncnas_tvm.work import LANES, Interval, Lane, Seam
 
 Reads = tuple[Interval, Interval]
 
@@ -27,6 +27,12 @@ def joins_rows(function: relax.Function) -> bool:
     (node,) = flow.nodes
     rows = node.op == "concat" and len(node.shape) == 4 and int(node.attrs.axis) == ROWS  # type: ignore[attr-defined]
     return rows and node.operands == flow.params and flow.outputs == (node.var,)
+
+
+def joins_bands(call: CallSite, made_on: Mapping[relax.Var, Lane]) -> bool:
+    """Whether ``call`` puts the CPU lane's band of rows above the GPU lane's, and does nothing else."""
+    lanes = [made_on.get(arg) for arg in call.args]
+    return bool(call.join) and lanes == list(LANES) and joins_rows(call.function)
 
 
 def rows_read(function: relax.Function, position: int) -> Interval:
