@@ -1,6 +1,7 @@
 """One way to run a network, in a process of its own: what latency.py starts and tells to run.
 
-    python contender.py prepare KIND MODEL FOLDER     compile what the kind needs into FOLDER
+    python contender.py prepare KIND MODEL FOLDER     compile what the kind needs into FOLDER; what is
+                                                      predicted for both lanes, in us, is in predicted.json
     python contender.py run KIND MODEL FOLDER         load it, then follow the lines on stdin
 
 A number on stdin is answered by that many latencies in microseconds, an empty line by the peak of the
@@ -28,6 +29,7 @@ ONE_CORE = {
     "POCL_AFFINITY": "1",
 }
 TWO_CORES = {"SYNCNAS_CPU_THREADS": "2", "TVM_NUM_THREADS": "2"}
+PREDICTED = "predicted.json"
 KINDS = {
     "cpu1": ONE_CORE,
     "cpu2": TWO_CORES,
@@ -58,6 +60,9 @@ def prepare(kind: str, model: Path, folder: Path) -> None:
 
         split = plan_of(result.choice.split)
         compiler.compile_onnx(model, timed=False, plan=split, output=folder)
+    if lanes == "both":
+        predicted = result.latency_us["both"].predicted
+        (folder.parent / PREDICTED).write_text(json.dumps(predicted))
 
 
 def _prepare_tvm(model: Path, folder: Path) -> None:

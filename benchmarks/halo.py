@@ -1,6 +1,6 @@
 """What exchanging the halo between bands of rows gains, and what hiding the exchange could.
 
-    PYTHONPATH=tests python benchmarks/halo.py [network ...] [--targets ...] [--evaluations 2000]
+    PYTHONPATH=tests python benchmarks/halo.py [network ...] [--targets ...] [--evaluations 10000]
 
 Predicted milliseconds of the best plan that MCTS finds: with bands that are always joined (`joined`),
 as before halos were exchanged; with halos exchanged where one run of bands meets the next (`exchanged`,
@@ -24,6 +24,7 @@ from planner import TARGETS
 
 from syncnas_tvm.cost_models import cost_model_of
 from syncnas_tvm.planner import (
+    DEFAULT_BUDGET,
     Budget,
     Candidate,
     CostMode,
@@ -93,7 +94,7 @@ def exchanges(plan: Sequence[Candidate]) -> int:
 def main() -> None:
     parser = network_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
-    parser.add_argument("--evaluations", type=int, default=2000)
+    parser.add_argument("--evaluations", type=int, default=DEFAULT_BUDGET.evaluations)
     options = parser.parse_args()
     gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
     table = []

@@ -5,7 +5,8 @@
 Columns: our CPU lane with 1 and 2 threads, our GPU lane (PoCL on one core), the best plan on both
 lanes (one core each), onnxruntime with 1 and 2 threads, TVM's default pipeline on one core. Each is
 a process of its own; they take turns, a few runs each, so that a noisy moment meets all of them.
-Memory is the peak of the resident set while running, above the level after the imports.
+Memory is the peak of the resident set while running, above the level after the imports. Where both lanes
+and each alone are measured, their harmonic bound and what was predicted stand beside them.
 
 Networks: those of tests/zoo.py, at 224 x 224. The whole table takes about half an hour.
 """
@@ -22,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 import zoo
-from contender import KINDS
+from contender import KINDS, PREDICTED
 from networks import network_parser
 
 PROGRAM = str(Path(__file__).with_name("contender.py"))
@@ -84,7 +85,9 @@ def measure(name: str, size: int, kinds: list[str], rounds: int) -> dict[str, di
                 contender.run()
         for contender in contenders:
             contender.close()
-    return {
+        predicted = Path(scratch) / PREDICTED
+        predicted_us = json.loads(predicted.read_text()) if predicted.exists() else None
+    found = {
         c.kind: {
             "min_us": min(c.latencies_us),
             "median_us": statistics.median(c.latencies_us),
@@ -92,6 +95,9 @@ def measure(name: str, size: int, kinds: list[str], rounds: int) -> dict[str, di
         }
         for c in contenders
     }
+    if predicted_us:
+        found["both"]["predicted_us"] = predicted_us
+    return found
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -138,7 +144,26 @@ def markdown(table: dict[str, dict[str, dict[str, float]]], kinds: list[str]) ->
         lines.append(f"| {name} | {' | '.join(f'{v:.2f}' for v in values)} |")
     means = (geometric_mean(list(column)) for column in zip(*columns, strict=True))
     lines.append(f"| geometric mean | {' | '.join(f'{v:.2f}' for v in means)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *overlap(table)])
+
+
+def overlap(table: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Both lanes against the harmonic bound of the two, 1 / (1 / CPU + 1 / GPU), and what was predicted."""
+    lines = ["", "Both lanes: share of the lanes' harmonic bound, and measured over predicted.", ""]
+    lines += ["| network | bound: min | bound: median | predicted ms | median over predicted |"]
+    lines += ["|---" * 5 + "|"]
+    for name, row in table.items():
+        if not {"cpu1", "gpu", "both"} <= row.keys() or "predicted_us" not in row["both"]:
+            return []
+        both = row["both"]
+        shares = [
+            1 / (1 / row["cpu1"][of] + 1 / row["gpu"][of]) / both[of]
+            for of in ("min_us", "median_us")
+        ]
+        cells = [*(f"{share:.2f}" for share in shares), f"{both['predicted_us'] / 1e3:.2f}"]
+        cells.append(f"{both['median_us'] / both['predicted_us']:.2f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from networks import network_parser, spaces_of
 
 from syncnas_tvm.cost_models import CostModel, Roofline, cost_model_of, read_tophub
 from syncnas_tvm.planner import (
+    DEFAULT_BUDGET,
     MODES,
     STRATEGIES,
     Budget,
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--syncs", nargs="+", type=float, default=list(SYNCS_US), metavar="US")
     parser.add_argument("--strategies", nargs="+", default=["dp", "mcts", "beam", "greedy", "random"], choices=sorted(STRATEGIES))  # fmt: skip
     parser.add_argument("--mode", choices=MODES, default="timeline")
-    parser.add_argument("--evaluations", type=int, default=10_000)
+    parser.add_argument("--evaluations", type=int, default=DEFAULT_BUDGET.evaluations)
     parser.add_argument("--seconds", type=float, help="also end a search after so long")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--regions", type=int, help="only a network's first so many regions")
