@@ -306,7 +306,7 @@ def plans(folder: Path, data: dict[str, Dataset]) -> list[dict]:
 
     target = load_target("rk3399")
     logs = [folder / "tophub" / name for name in ("arm_cpu_v0.08.log", "mali_v0.06.log")]
-    table = read_tophub(logs, target)
+    table = read_tophub(logs, target).alone
     graph = RegionGraph(import_onnx(zoo.export("mobilenet_v2"), None).mod, target.channel_step)
     space = decision_space(graph)
     channels = Space(space.regions, tuple(

@@ -1,6 +1,7 @@
 """Cost models: how long kernels take, behind one abstract class."""
 
 from syncnas_tvm.cost_models.base import CostModel, FittedModel, kind_of
+from syncnas_tvm.cost_models.in_network import InNetwork
 from syncnas_tvm.cost_models.kernel_json import kernel_from_json, kernel_to_json
 from syncnas_tvm.cost_models.learned import LearnedModel
 from syncnas_tvm.cost_models.measured import MeasuredTable, Measurement
@@ -12,6 +13,7 @@ from syncnas_tvm.cost_models.tophub import TopHubTable, read_tophub
 __all__ = [
     "CostModel",
     "FittedModel",
+    "InNetwork",
     "LearnedModel",
     "MeasuredTable",
     "Measurement",

@@ -26,6 +26,15 @@ class CostModel(ABC):
         lane, its launch on the lane included, the host thread's enqueue not.
         """
 
+    @property
+    def alone(self) -> CostModel:
+        """The model of kernels alone on their lane, where this one adds what a network costs them."""
+        return self
+
+    def describe(self, kernels: Sequence[Kernel]) -> str:
+        """One line that says where the latencies of ``kernels`` come from; may be empty."""
+        return ""
+
     def table(self, kernels: Sequence[Kernel]) -> dict[Kernel, float]:
         """Predicted latency in microseconds of every distinct kernel."""
         distinct = list(dict.fromkeys(kernels))

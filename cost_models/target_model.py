@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syncnas_tvm.cost_models.base import CostModel, Microseconds
+from syncnas_tvm.cost_models.in_network import InNetwork
 from syncnas_tvm.cost_models.learned import LearnedModel
 from syncnas_tvm.cost_models.roofline import Roofline
 from syncnas_tvm.errors import InputError, TargetError
@@ -20,8 +21,7 @@ class TargetModel(CostModel):
     """Each lane's learned model for each type, as the target's ``[learned]`` tables name them.
 
     A latency is the learned one over ``speed`` (how many times as fast as the device that was
-    measured), times ``network_bias``: in a network, kernels are slower than alone. A lane and type
-    without a model gets the target's roofline, with the bias where the lane has one.
+    measured). A lane and type without a model gets the target's roofline.
     """
 
     def __init__(self, target: Target) -> None:
@@ -39,13 +39,10 @@ class TargetModel(CostModel):
         latency_us, std_us = np.zeros(len(kernels)), np.zeros(len(kernels))
         for (lane, dtype), indices in by_lane_and_type(kernels).items():
             here = [kernels[index] for index in indices]
-            model: CostModel = self._models.get((lane, dtype), self._roofline)
-            us, std = model.predict(here)
-            learned = self.target.learned.get(lane)
-            factor = learned.network_bias if learned else 1.0
-            if learned and model is not self._roofline:
-                factor /= learned.speed
-            latency_us[indices], std_us[indices] = us * factor, std * factor
+            learned = self._models.get((lane, dtype))
+            us, std = (learned or self._roofline).predict(here)
+            speed = self.target.learned[lane].speed if learned else 1.0
+            latency_us[indices], std_us[indices] = us / speed, std / speed
         return latency_us, std_us
 
     def outside(self, kernels: Sequence[Kernel]) -> NDArray[np.float64]:
@@ -57,7 +54,7 @@ class TargetModel(CostModel):
         return found
 
     def describe(self, kernels: Sequence[Kernel]) -> str:
-        """One line that says how many of ``kernels`` are not, or not wholly, what was learned."""
+        """How many of ``kernels`` are not, or not wholly, what was learned."""
         convolutions = [k for k in kernels if k.macs]
         count = int((self.outside(convolutions) > 0).sum())
         names = sorted(
@@ -70,8 +67,8 @@ class TargetModel(CostModel):
 
 
 def cost_model_of(target: Target) -> CostModel:
-    """The target's learned models, or its roofline where it has none."""
-    return TargetModel(target) if target.learned else Roofline(target)
+    """The target's learned models, of kernels in a network, or its roofline where it has none."""
+    return InNetwork(TargetModel(target), target) if target.learned else Roofline(target)
 
 
 def _load(target: Target, key: str, path: Path) -> LearnedModel:

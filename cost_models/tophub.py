@@ -27,6 +27,7 @@ from pathlib import Path
 from syncnas_tvm.cost_models.bands import POWERS
 from syncnas_tvm.cost_models.base import Microseconds
 from syncnas_tvm.cost_models.fit_roofline import read_log
+from syncnas_tvm.cost_models.in_network import InNetwork
 from syncnas_tvm.cost_models.measured import BETWEEN_STD, MeasuredTable, Measurement
 from syncnas_tvm.cost_models.roofline import Roofline
 from syncnas_tvm.errors import InputError
@@ -55,6 +56,14 @@ class TopHubTable(MeasuredTable):
         """See :meth:`CostModel.predict`."""
         return super().predict([plain(kernel) for kernel in kernels])
 
+    def describe(self, kernels: Sequence[Kernel]) -> str:
+        """See :meth:`CostModel.describe`."""
+        count = sum(plain(kernel) in self for kernel in kernels)
+        return (
+            f"TopHub's times of AutoTVM's kernels, unfused, stand for this compiler's own: {count} of"
+            f" {len(kernels)} kernels are in the logs, the others follow from these or from the roofline"
+        )
+
     @cached_property
     def _kin(self) -> dict[Kin, dict[Dims, float]]:
         found: dict[Kin, dict[Dims, float]] = defaultdict(dict)
@@ -76,9 +85,11 @@ def read_tophub(
     target: Target,
     gpu_dtype: str = "float32",
     devices: Sequence[str] = (),
-) -> TopHubTable:
+) -> InNetwork:
     """The kernels of ``target``'s lanes in TopHub's logs, the GPU lane's of type ``gpu_dtype``.
 
+    The logs are of kernels alone (a :class:`TopHubTable`); in a network, the target's
+    ``network_bias`` comes on top.
     ``devices`` are names as the logs' target strings have them (``-model=`` or ``-device=``); where
     none is given, the target's own. A row of LLVM is the CPU lane's, one of OpenCL the GPU lane's. A
     lane that is in no log keeps its roofline. Raises InputError for what is no log, an unknown type,
@@ -110,7 +121,7 @@ def read_tophub(
             f"--measurements: no {gpu_dtype} kernels of {', '.join(wanted)} in the logs; name the"
             f" device with --measured-device (there are {names})"
         )
-    return table
+    return InNetwork(table, target)
 
 
 def plain(kernel: Kernel) -> Kernel:

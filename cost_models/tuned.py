@@ -50,7 +50,7 @@ class TunedModel(CostModel):
         return latency_us, std_us
 
     def describe(self, kernels: Sequence[Kernel]) -> str:
-        """One line that says how many of ``kernels`` were measured."""
+        """How many of ``kernels`` were measured."""
         count = sum(kernel in self for kernel in kernels)
         return (
             f"{count} of {len(kernels)} kernels were measured while tuning, the others are predicted"

@@ -15,8 +15,8 @@ import numpy as np
 from syncnas_tvm import artifact
 from syncnas_tvm.artifact import Manifest
 from syncnas_tvm.compile_result import CompileResult
-from syncnas_tvm.cost_models import CostModel, TargetModel, cost_model_of
-from syncnas_tvm.cost_models.tuned import TunedModel, tuned_model, tuned_samples
+from syncnas_tvm.cost_models import CostModel, cost_model_of
+from syncnas_tvm.cost_models.tuned import tuned_model, tuned_samples
 from syncnas_tvm.errors import BuildError, SyncNASError, error_line
 from syncnas_tvm.frontend import ImportedModel
 from syncnas_tvm.graph.region_graph import RegionGraph
@@ -87,12 +87,10 @@ class CompileJob:
     ) -> tuple[CostModel, TargetCosts]:
         """The cost model, where it is not ``given``, and the other costs: measured on ``host``, else
         from the target."""
-        if given is not None:
-            return given, self.target.costs
-        if not self.target.is_host:
-            model, costs = self._known()
-            if isinstance(model, TargetModel | TunedModel):
-                self.report("measure", model.describe(kernels_of(space.all())))
+        if given is not None or not self.target.is_host:
+            model, costs = self._known(given)
+            if origin := model.describe(kernels_of(space.all())):
+                self.report("measure", origin)
             return model, transfer_costs(self.types, self.target, costs)
         used: tuple[Lane, ...] = LANES if lanes == "both" else (lanes,)
         self.kernels = HostKernels(
@@ -107,16 +105,18 @@ class CompileJob:
         costs = measured_costs(self.target) if "gpu" in used else self.target.costs
         return self.kernels.table, transfer_costs(self.types, self.target, costs)
 
-    def _known(self) -> tuple[CostModel, TargetCosts]:
-        """What tuning measured and what follows from it, else what the target's files say."""
+    def _known(self, model: CostModel | None) -> tuple[CostModel, TargetCosts]:
+        """The given model, else what follows from what tuning measured, else from the target's files;
+        other costs are those that tuning measured, else the target's."""
         costs = None
         if self.records is not None:
             costs = read_costs(self.records.folder, self.target)
             samples = tuned_samples(self.records.folder, self.target)
-            if len(samples):
+            if model is None and len(samples):
                 model = tuned_model(self.target, samples, self.records.folder)
-                return model, costs or self.target.costs
-        return cost_model_of(self.target), costs or self.target.costs
+        if model is None:
+            model = cost_model_of(self.target)
+        return model, costs or self.target.costs
 
     def plan(self, decide: Callable[[], Choice]) -> Choice:
         """What ``decide`` gives when the kernels of its best plan are measured, not interpolated.

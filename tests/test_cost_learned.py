@@ -409,7 +409,7 @@ class TestWhatShips:
     def test_targets_take_them(self, name: str) -> None:
         target = load_target(name)
         model = cost_model_of(target)
-        assert isinstance(model, TargetModel)
+        assert isinstance(model.alone, TargetModel)
         for lane in ("cpu", "gpu"):
             learned = target.learned[lane]  # type: ignore[index]
             alone = LearnedModel.load(learned.models["float32"])
@@ -419,8 +419,9 @@ class TestWhatShips:
             found = model.predict(wanted)
             assert found[0] == pytest.approx(us * factor)
             assert found[1] == pytest.approx(std_us * factor)
+            assert model.alone.predict(wanted)[0] == pytest.approx(us / learned.speed)
         half = replace(conv(64, 384, "gpu"), dtype="float16")
-        assert model.outside([half, conv(64, 384), add(4)]).tolist() == [0, 0, 1]
+        assert model.alone.outside([half, conv(64, 384), add(4)]).tolist() == [0, 0, 1]
         assert model.predict([half])[0] < model.predict([replace(half, dtype="float32")])[0]
         assert "1 of 2 kernels lie outside" in model.describe([conv(64, 384), dense(8, 8), add(4)])
 

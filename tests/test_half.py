@@ -20,6 +20,7 @@ from tvm import relax, te, tirx
 import syncnas_tvm
 from syncnas_tvm.artifact import read_manifest
 from syncnas_tvm.candidates import decision_space
+from syncnas_tvm.compile_job import CompileJob
 from syncnas_tvm.cost_models.roofline import Roofline
 from syncnas_tvm.errors import InputError, TargetError
 from syncnas_tvm.frontend import import_onnx
@@ -30,6 +31,7 @@ from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.half import transfer_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.lowering import build_kernels
+from syncnas_tvm.partition_passes import PartitionPasses
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.insert_transfers import InsertTransfers
 from syncnas_tvm.passes.lift_constants import ConstantLifter
@@ -80,6 +82,13 @@ def test_converting_costs_what_the_cpu_moves():
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> RegionGraph:
     path = tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
     return RegionGraph(import_onnx(path).mod, load_target("host").channel_step)
+
+
+def test_a_given_cost_model_pays_for_converting_too(tiny):
+    target = load_target("rk3399")
+    job = CompileJob(Path("tiny.onnx"), target, HALF_GPU, PartitionPasses(), lambda *_: None)
+    _, costs = job.knowledge(tiny, decision_space(tiny, HALF_GPU), "both", Roofline(target))
+    assert costs == transfer_costs(HALF_GPU, target)
 
 
 def _alternating(graph: RegionGraph) -> Plan:

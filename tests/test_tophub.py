@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from syncnas_tvm.cost_models import Roofline, TopHubTable, read_tophub
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.plan import Decision
+from syncnas_tvm.planner import Candidate, CostMode, Space
 from syncnas_tvm.targets import load_target
-from syncnas_tvm.work import Epilogue, Kernel, Lane
+from syncnas_tvm.work import Epilogue, Kernel, Lane, Phase, Sync, Work
 
 RK3399 = load_target("rk3399")
 CPU = "llvm -model=rk3399 -mtriple=aarch64-linux-gnu -mattr=+neon"
@@ -44,7 +46,9 @@ def conv(into: int, out: int, lane: Lane = "cpu", rows: int = 28, k: int = 1) ->
 def table(tmp_path: Path, *lines: str, **options: Any) -> TopHubTable:
     log = tmp_path / "log"
     log.write_text("\n".join(["# a comment", *lines, ""]))
-    return read_tophub([log], RK3399, **options)
+    found = read_tophub([log], RK3399, **options).alone
+    assert isinstance(found, TopHubTable)
+    return found
 
 
 def us(found: TopHubTable, kernel: Kernel) -> float:
@@ -101,6 +105,23 @@ def test_kernels_without_relatives_get_the_roofline_at_the_measured_level(tmp_pa
     assert us(found, cpu) == pytest.approx(
         float(roofline.predict([replace(cpu, epilogue=())])[0][0])
     )
+
+
+def test_a_network_is_slower_but_not_in_the_study(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("\n".join(LINES))
+    model, kernel = read_tophub([tmp_path / "log"], RK3399), conv(64, 384)
+    work = Work((Phase((kernel,), (), Sync("copy", 0, 0)),))
+    space = Space(("r0",), ((Candidate(Decision.of(["r0"], "Place", lane="cpu"), 1, work),),))
+
+    def scored(mode: CostMode) -> float:
+        return mode.scorer(space, RK3399.costs, model).us(kernel)
+
+    alone = us(table(tmp_path, *LINES), kernel)
+    assert scored(CostMode("study", 500)) == alone
+    bias = RK3399.learned["cpu"].network_bias
+    assert scored(CostMode()) == pytest.approx(bias * alone)
+    assert "unfused" in model.describe([kernel])
+    assert "1 of 2 kernels" in model.describe([kernel, conv(8, 8)])
 
 
 def test_another_device_by_name(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class CostMode:
 
     ``timeline``: two lanes that overlap and contend (:class:`~syncnas_tvm.simulator.Simulator`).
     ``additive``: phases one after the other (:class:`~syncnas_tvm.additive.Additive`). ``study``:
-    convolutions and dense layers, and ``sync_us`` microseconds a sync
+    convolutions and dense layers, as long as they take alone, and ``sync_us`` microseconds a sync
     (:class:`~syncnas_tvm.additive.Study`). Raises InputError for another name, and where ``sync_us``
     is missing or not wanted.
     """
@@ -46,7 +46,7 @@ class CostMode:
         """Scores plans of ``space`` in this mode."""
         kernels = kernels_of(space.all())
         if self.name == "study":
-            found = model.table([bare(kernel) for kernel in kernels if counts(kernel)])
+            found = model.alone.table([bare(kernel) for kernel in kernels if counts(kernel)])
             return Study(check_sync_us(self.sync_us), found)
         scorer = Additive if self.name == "additive" else Simulator
         return scorer(costs, model.table(kernels))
