@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from syncnas_tvm.errors import InputError
+from syncnas_tvm.plan import first_to_last
 from syncnas_tvm.scorer import State
 from syncnas_tvm.simulator import (
     CPU,
@@ -69,8 +70,7 @@ class Additive(Simulator):
         spans: list[Span] = []
         state = self.start
         for candidate in candidates:
-            names = candidate.decision.regions
-            region = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
+            region = first_to_last(candidate.decision.regions)
             clock, _, where, last = state
             ran = [phase for phase in candidate.work.phases if needs(phase)]
             for phase, segment in zip(ran, self.segments(candidate), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,3 +97,8 @@ class Plan:
                 )
         if found != wanted:
             raise PlanError("the plan's decisions are not in the order of the model's regions")
+
+
+def first_to_last(names: Sequence[str]) -> str:
+    """What a run of regions or of nodes is called: ``first..last``, or the one name."""
+    return names[0] if names[0] == names[-1] else f"{names[0]}..{names[-1]}"

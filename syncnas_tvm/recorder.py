@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from syncnas_tvm.plan import first_to_last
 from syncnas_tvm.simulator import (
     CPU,
     GPU,
@@ -32,8 +33,7 @@ def record(
     """The predicted timeline of ``candidates``, in order of the spans' starts."""
     recorder = _Recorder(costs, us)
     for candidate in candidates:
-        names = candidate.decision.regions
-        region = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
+        region = first_to_last(candidate.decision.regions)
         for phase in candidate.work.phases:
             if needs(phase):
                 recorder.phase(phase, region)

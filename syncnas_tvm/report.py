@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from syncnas_tvm.plan import Plan
+from syncnas_tvm.plan import Plan, first_to_last
 from syncnas_tvm.work import LANES
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def plan_table(plan: Plan) -> str:
     """The decision for each region or run of regions."""
     rows = [
         (
-            span(decision.regions),
+            first_to_last(decision.regions),
             decision.rule,
             ", ".join(f"{name}={value}" for name, value in decision.params),
         )
@@ -112,7 +112,7 @@ def region_table(regions: Sequence[Region], variants: Sequence[dict[str, int]]) 
         rows.append(
             (
                 region.name,
-                span((region.nodes[0], region.nodes[-1])),
+                first_to_last(region.nodes),
                 shapes(region.in_shapes),
                 shapes(region.out_shapes),
                 ", ".join(f"{rule} {count}" for rule, count in rules.items()),
@@ -127,8 +127,3 @@ def region_table(regions: Sequence[Region], variants: Sequence[dict[str, int]]) 
 def shapes(values: Sequence[Shape]) -> str:
     """Shapes in the short form ``1x3x224x224``."""
     return " ".join("x".join(map(str, shape)) or "scalar" for shape in values)
-
-
-def span(names: Sequence[str]) -> str:
-    """``first..last``, or the one name."""
-    return names[0] if names[0] == names[-1] else f"{names[0]}..{names[-1]}"

@@ -256,10 +256,3 @@ class Simulator(Scorer):
             seam=output.seam,
             reads=phase.reads,
         )
-
-
-def simulate(
-    candidates: Sequence[Candidate], costs: TargetCosts, kernel_us: KernelTimes
-) -> Timeline:
-    """The predicted timeline of ``candidates`` in order; see :class:`Simulator`."""
-    return Simulator(costs, kernel_us).timeline(candidates)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from syncnas_tvm.plan import Decision
-from syncnas_tvm.planner import Candidate, Space
+from syncnas_tvm.planner import Budget, Candidate, SearchResult, Space, strategy
+from syncnas_tvm.scorer import Scorer
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.targets import TargetCosts, Transfer
 from syncnas_tvm.work import Kernel, Lane, Phase, Sync, SyncKind, Work
 
@@ -156,3 +158,21 @@ def run_space(seed: int, regions: int = 20, longest: int = 12, shares: int = 7) 
                 here.append(Candidate(decision, span, work))
         lists.append(tuple(here))
     return Space(names, tuple(lists))
+
+
+any_space = st.builds(
+    random_space, st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 3), st.booleans()
+)
+COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
+
+
+def simulator() -> Simulator:
+    """Scores made-up spaces with :data:`COSTS`."""
+    return Simulator(COSTS, kernel_us)
+
+
+def run(
+    name: str, space: Space, evaluations: int = 500, seed: int = 0, scorer: Scorer | None = None
+) -> SearchResult:
+    """What the strategy ``name`` finds."""
+    return strategy(name, seed).run(space, scorer or simulator(), Budget(evaluations))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from spaces import costs, kernel_us, phase, place, random_space, split
+from spaces import COSTS, costs, kernel_us, phase, place, random_space, split
 
 from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.plan import Decision
@@ -23,8 +23,6 @@ from syncnas_tvm.planner import (
     single_lane,
 )
 from syncnas_tvm.work import Kernel, Work
-
-COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
 
 
 class Made(CostModel):

@@ -16,7 +16,7 @@ from syncnas_tvm.comparison_report import most_off_table, row_table, totals_tabl
 from syncnas_tvm.errors import ArtifactError
 from syncnas_tvm.measured_kernels import measured_kernels
 from syncnas_tvm.planner import Candidate
-from syncnas_tvm.simulator import simulate
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.steps import steps_of
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Span, Timeline
@@ -155,7 +155,7 @@ def test_tables() -> None:
 @given(candidates, any_costs)
 @settings(deadline=None)
 def test_a_prediction_is_its_own_measurement(plan: list[Candidate], found: TargetCosts) -> None:
-    timeline = simulate(plan, found, kernel_us)
+    timeline = Simulator(found, kernel_us).timeline(plan)
     if not timeline.spans:
         return
     comparison = Comparison.of(timeline, [replace(timeline, source="measured")])
@@ -178,7 +178,7 @@ def test_samples_are_of_kernels_alone(widths: list[int], gpu: int) -> None:
 
     work = Work((Phase(lane("cpu", 9), lane("gpu", gpu), Sync("copy", 4, 4)),))
     plan = [replace(candidate(phase([1])), work=work)]
-    run = simulate(plan, RK3399.costs, us)
+    run = Simulator(RK3399.costs, us).timeline(plan)
     samples = measured_kernels(Comparison.of(run, [run, run]), RK3399, "board", "out", "2026-01-02")
     assert {s.kernel for s in samples} == {*lane("cpu", 9), *lane("gpu", gpu)}
     for sample in samples:
@@ -196,5 +196,5 @@ def test_older_folders_have_no_kernels() -> None:
 
 
 def test_costs_without_contention_take_nothing_off() -> None:
-    run = simulate([candidate(phase([100], [200], "copy"))], costs(), kernel_us)
+    run = Simulator(costs(), kernel_us).timeline([candidate(phase([100], [200], "copy"))])
     assert [s.alone_us(costs()) for s in steps_of(run) if s.lane != "host"] == [100, 200]

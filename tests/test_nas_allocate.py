@@ -19,7 +19,7 @@ from syncnas_tvm.nas.proxies import synflow
 from syncnas_tvm.nas.strategy import SyncStrategy, strategies
 from syncnas_tvm.nas.task import cost_model
 from syncnas_tvm.planner import single_lane
-from syncnas_tvm.simulator import simulate
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.targets import load_target
 
 RK3399 = load_target("rk3399")
@@ -123,7 +123,7 @@ def test_the_base_is_timed_as_the_planner_does():
     allocator = Allocator(ZOO["mobilenet_v2"], RK3399, Roofline(RK3399))
     work = base_work(ZOO["mobilenet_v2"], "cpu")
     table = Roofline(RK3399).table(work.work.kernels("cpu"))
-    expected = simulate([work], RK3399.costs, table).latency_us
+    expected = Simulator(RK3399.costs, table).timeline([work]).latency_us
     assert allocator.lane_us["cpu"] == pytest.approx(expected)
     assert allocator.base_us == min(allocator.lane_us.values())
 

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spaces import costs, kernel_us, place, random_space, run_of, split
+from spaces import any_space, place, random_space, run, run_of, simulator, split
 
 from syncnas_tvm.errors import InputError, PlanError
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.planner import (
     Budget,
     Candidate,
-    SearchResult,
     Space,
     plan_of,
     single_lane,
@@ -23,20 +22,6 @@ from syncnas_tvm.planner import (
 )
 from syncnas_tvm.planner.fixed import lane_of
 from syncnas_tvm.planner.runs import Runs
-from syncnas_tvm.simulator import Simulator
-
-COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
-any_space = st.builds(
-    random_space, st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 3), st.booleans()
-)
-
-
-def simulator() -> Simulator:
-    return Simulator(COSTS, kernel_us)
-
-
-def run(name: str, space: Space, evaluations: int = 500, seed: int = 0) -> SearchResult:
-    return strategy(name, seed).run(space, simulator(), Budget(evaluations))
 
 
 class TestSpace:

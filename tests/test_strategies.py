@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces import (
+    COSTS,
     any_costs,
+    any_space,
     candidates,
     costs,
     kernel_us,
@@ -19,8 +21,10 @@ from spaces import (
     phases,
     place,
     random_space,
+    run,
     run_of,
     run_space,
+    simulator,
     split,
 )
 
@@ -41,18 +45,14 @@ from syncnas_tvm.planner import (
     strategy,
 )
 from syncnas_tvm.planner.fixed import lane_of
-from syncnas_tvm.scorer import Scorer, State
+from syncnas_tvm.scorer import State
 from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.work import Epilogue, Kernel, Phase, Sync, Work
 
-COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
 NAMES = sorted(STRATEGIES)
 every_strategy = pytest.mark.parametrize("name", NAMES)
 guided = pytest.mark.parametrize("name", [n for n in NAMES if n not in ("random", "exhaustive")])
-any_space = st.builds(
-    random_space, st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 3), st.booleans()
-)
 
 
 class MadeStudy(Study):
@@ -63,21 +63,11 @@ class MadeStudy(Study):
         self.us = kernel_us
 
 
-def simulator() -> Simulator:
-    return Simulator(COSTS, kernel_us)
-
-
 SCORERS: dict[str, Any] = {
     "timeline": simulator,
     "additive": lambda: Additive(COSTS, kernel_us),
     "study": lambda: MadeStudy(300.0),
 }
-
-
-def run(
-    name: str, space: Space, evaluations: int = 500, seed: int = 0, scorer: Scorer | None = None
-) -> SearchResult:
-    return strategy(name, seed).run(space, scorer or simulator(), Budget(evaluations))
 
 
 def facts(found: SearchResult) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from spaces import any_costs, candidate, candidates, costs, kernel_us, phase
 
 from syncnas_tvm.errors import ArtifactError
 from syncnas_tvm.planner import Candidate
-from syncnas_tvm.simulator import Simulator, simulate
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Span, Timeline
 from syncnas_tvm.trace import chrome_trace
@@ -32,7 +32,7 @@ def moves(timeline: Timeline) -> list[str]:
 
 def predict(*plan: Candidate, **options: Any) -> Timeline:
     found = costs(**options)
-    timeline = simulate(plan, found, kernel_us)
+    timeline = Simulator(found, kernel_us).timeline(plan)
     assert Simulator(found, kernel_us).score(plan) == pytest.approx(timeline.latency_us)
     return timeline
 
@@ -82,7 +82,7 @@ class TestHandComputed:
         """On a chip whose lanes share memory and caches, say: the GPU still has to be done."""
         free = costs(latency_us=0.0, gbytes_per_s=float("inf"), enqueue_us=0.0)
         halves = candidate(phase([100], [300], "sum", 500, 700))
-        timeline = simulate([halves, candidate(phase(cpu=[10]))], free, kernel_us)
+        timeline = Simulator(free, kernel_us).timeline([halves, candidate(phase(cpu=[10]))])
         assert timeline.latency_us == pytest.approx(310, abs=0.01)
 
     def test_a_place_after_a_split_needs_one_direction(self) -> None:
@@ -152,7 +152,7 @@ class TestProperties:
     def test_latency_lies_between_the_busiest_lane_and_the_sum_of_all(
         self, plan: list[Candidate], found: TargetCosts
     ) -> None:
-        timeline = simulate(plan, found, kernel_us)
+        timeline = Simulator(found, kernel_us).timeline(plan)
         for lane in ("cpu", "gpu", "host"):
             assert timeline.busy_us(lane) <= timeline.latency_us + EPSILON  # type: ignore[arg-type]
         assert (
@@ -166,7 +166,7 @@ class TestProperties:
     def test_every_kernel_is_there_and_no_lane_does_two_things_at_once(
         self, plan: list[Candidate], found: TargetCosts
     ) -> None:
-        timeline = simulate(plan, found, kernel_us)
+        timeline = Simulator(found, kernel_us).timeline(plan)
         kernels = sum(len(c.work.kernels("cpu")) + len(c.work.kernels("gpu")) for c in plan)
         assert timeline.count("kernel") == kernels
         for lanes in (("host", "cpu"), ("gpu",)):  # the CPU lane's kernels run on the host thread
@@ -180,7 +180,7 @@ class TestProperties:
     def test_no_gpu_kernel_starts_before_it_is_enqueued(
         self, plan: list[Candidate], found: TargetCosts
     ) -> None:
-        timeline = simulate(plan, found, kernel_us)
+        timeline = Simulator(found, kernel_us).timeline(plan)
         enqueued = [s.end_us for s in timeline.spans if s.kind == "enqueue"]
         started = [s.start_us for s in timeline.lane_spans("gpu")]
         assert len(enqueued) == len(started)
@@ -215,7 +215,7 @@ class TestProperties:
     @given(candidates, any_costs)
     @settings(deadline=None)
     def test_json_round_trip(self, plan: list[Candidate], found: TargetCosts) -> None:
-        timeline = simulate(plan, found, kernel_us)
+        timeline = Simulator(found, kernel_us).timeline(plan)
         assert Timeline.from_json(json.loads(json.dumps(timeline.to_json()))) == timeline
 
 
