@@ -256,11 +256,11 @@ def _measurements(options: argparse.Namespace, target: Target) -> CostModel | No
     )
 
 
-def _budget(options: argparse.Namespace) -> Budget:
-    from syncnas_tvm.planner import DEFAULT_BUDGET, Budget
+def _budget(options: argparse.Namespace) -> Budget | None:
+    from syncnas_tvm.planner import Budget
 
     if options.evaluations is None and options.seconds is None:
-        return DEFAULT_BUDGET
+        return None
     return Budget(options.evaluations, options.seconds)
 
 

@@ -25,7 +25,6 @@ from syncnas_tvm.partition_passes import PartitionPass, PartitionPasses
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import (
-    DEFAULT_BUDGET,
     Budget,
     Choice,
     CostMode,
@@ -65,7 +64,7 @@ def compile_onnx(
     cpu_dtype: FloatType = "float32",
     gpu_weights: WeightMemory | None = None,
     strategy: str = "mcts",
-    budget: Budget = DEFAULT_BUDGET,
+    budget: Budget | None = None,
     seed: int = 0,
     cost_mode: ModeName = "timeline",
     sync_us: float | None = None,

@@ -68,6 +68,14 @@ class TestChoose:
             assert choice.lane == lane, choice.reason
             assert ("less than 1 % faster" in choice.reason) == (lane == "cpu")
 
+    def test_a_search_that_ends_too_early_says_so(self) -> None:
+        space = random_space(3, regions=4)
+        early = choose(space, COSTS, Made(), "dp", Budget(3))
+        assert "the search ended before it had a plan on both lanes" in early.reason
+        usual = choose(space, COSTS, Made(), "dp").search
+        assert usual is not None
+        assert usual.complete
+
     def test_no_split_at_all(self) -> None:
         space = Space(("r0",), ((place("r0", "cpu", 900),),))
         choice = self.choose(space)

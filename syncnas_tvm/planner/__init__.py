@@ -1,6 +1,7 @@
 """The planner: search strategies over what can be decided for each region of a model."""
 
 from syncnas_tvm.planner.base import (
+    DEFAULT_BUDGET,
     STRATEGIES,
     Budget,
     SearchResult,
@@ -9,7 +10,7 @@ from syncnas_tvm.planner.base import (
     register_strategy,
     strategy,
 )
-from syncnas_tvm.planner.choose import DEFAULT_BUDGET, Choice, choose, choose_fixed
+from syncnas_tvm.planner.choose import Choice, choose, choose_fixed
 from syncnas_tvm.planner.cost_mode import MODES, CostMode, ModeName, kernels_of
 from syncnas_tvm.planner.exhaustive import Exhaustive
 from syncnas_tvm.planner.fixed import single_lane, split_all

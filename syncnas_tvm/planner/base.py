@@ -34,6 +34,12 @@ class Budget:
             raise InputError("a search needs a budget: evaluations or seconds, above zero")
 
 
+DEFAULT_BUDGET = Budget(evaluations=10_000)
+"""A second or two for a network of 20 regions, less where the best plan is proven before."""
+UNTIL_DONE = Budget(evaluations=10**9)
+"""For strategies that end by themselves, and know nothing before they do."""
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """The best plan of a search. ``split`` is the best that uses both lanes, with its score
@@ -136,6 +142,8 @@ class Strategy(ABC):
     """
 
     name = ""
+    usual_budget = DEFAULT_BUDGET
+    """What a compile gives it where nothing else is asked for."""
     space: Space
     trial: Trial
     rng: random.Random

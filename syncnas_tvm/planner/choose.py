@@ -21,9 +21,6 @@ from syncnas_tvm.work import LANES, Lane
 LEAST_GAIN = 0.01
 """A plan on both lanes must beat the better single lane by more than this share."""
 
-DEFAULT_BUDGET = Budget(evaluations=10_000)
-"""A second or two for a network of 20 regions, less where the best plan is proven before."""
-
 Lanes = Literal["cpu", "gpu", "both"]
 
 
@@ -65,8 +62,9 @@ def choose(
 ) -> Choice:
     """Search ``space`` for the fastest plan on ``lanes`` with the strategy named ``search``.
 
-    ``cost_mode`` and ``sync_us`` say what "fast" means, as in :class:`CostMode`. A search state in
-    ``state_file`` is continued, and the search's own is written there, at an interruption too.
+    ``budget``: by default the strategy's usual one. ``cost_mode`` and ``sync_us`` say what "fast"
+    means, as in :class:`CostMode`. A search state in ``state_file`` is continued, and the search's
+    own is written there, at an interruption too.
     Where no plan beats the better single lane by more than 1 %, that lane alone is chosen.
     Raises PlanError when ``lanes`` is one lane that cannot run the whole model, InputError for an
     unknown strategy or cost mode, or a state of another search.
@@ -78,7 +76,7 @@ def choose(
         return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
     searching = strategy(search, seed)
     state = state_file.load(space, mode) if state_file else None
-    found = searching.run(space, simulator, budget or DEFAULT_BUDGET, state)
+    found = searching.run(space, simulator, budget or searching.usual_budget, state)
     if state_file:
         state_file.save(space, mode, searching.state())
     alone = _alone(simulator, space)
@@ -93,13 +91,14 @@ def choose(
             f" {lane} lane alone"
         )
         return _choice(simulator, space, found.candidates, reason, found)
-    rest = (
-        "no region can be split between the lanes"
-        if found.split_us is None
-        else f"the best split plan is predicted at {_ms(found.split_us)} against {_ms(best_us)}"
-    )
-    if found.split_us is not None and found.split_us < best_us:
-        rest += ", less than 1 % faster"
+    if found.split_us is not None:
+        rest = f"the best split plan is predicted at {_ms(found.split_us)} against {_ms(best_us)}"
+        if found.split_us < best_us:
+            rest += ", less than 1 % faster"
+    elif all(fixed.lane_of([candidate]) for candidate in space.all()):
+        rest = "no region can be split between the lanes"
+    else:
+        rest = "the search ended before it had a plan on both lanes; give it more --evaluations"
     candidates = fixed.single_lane(space, lane)
     return _choice(simulator, space, candidates, f"{lane} lane alone: {rest}", found)
 

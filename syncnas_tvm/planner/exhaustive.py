@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from syncnas_tvm.errors import InputError
-from syncnas_tvm.planner.base import Strategy, register_strategy
+from syncnas_tvm.planner.base import UNTIL_DONE, Strategy, register_strategy
 
 MOST_PLANS = 1_000_000
 """About half a minute."""
@@ -19,6 +19,7 @@ class Exhaustive(Strategy):
     """
 
     name = "exhaustive"
+    usual_budget = UNTIL_DONE
 
     def begin(self) -> None:
         """See :meth:`Strategy.begin`."""

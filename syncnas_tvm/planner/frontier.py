@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from syncnas_tvm.planner.base import Strategy, register_strategy
+from syncnas_tvm.planner.base import UNTIL_DONE, Strategy, register_strategy
 from syncnas_tvm.planner.space import Candidate
 from syncnas_tvm.scorer import State
 
@@ -14,64 +14,114 @@ WIDEST = 4000
 
 
 class _Beginning(NamedTuple):
-    """Decisions up to a region: the last one, what came before it, and the state after it."""
+    """Decisions up to the region ``position``: which candidate the last one was, what came before it,
+    and the state after it."""
 
     state: State
-    last: Candidate | None = None
+    position: int = 0
+    index: int = -1
     before: _Beginning | None = None
 
 
 class _Frontier(Strategy):
-    """One pass over the regions per step.
+    """Passes over the regions; a step extends one beginning by every decision for its next region.
 
     Of beginnings with equal keys (what they have in common is said at :meth:`Scorer.key`) the
     fastest one is kept, of the others the ``width`` best. Where none had to be dropped for the
-    width the pass is exact.
+    width the pass is exact, and the last one.
     """
 
     width: int
 
+    def begin(self) -> None:
+        """See :meth:`Strategy.begin`."""
+        scorer, size = self.trial.scorer, len(self.space)
+        self._at: list[dict[Hashable, _Beginning]] = [{} for _ in range(size + 1)]
+        self._left = [_Beginning(scorer.start)]  # at the region that the pass is at
+        self._position, self._cut = 0, False
+
     def step(self) -> bool:
-        """One pass; an exact one is the last."""
-        cut = self._pass(self.width)
-        self.trial.complete = not cut
-        return cut and self._widen()
+        """See :meth:`Strategy.step`."""
+        while not self._left:
+            self._position += 1
+            self._left = self._kept(self._at[self._position])
+        if self._position == len(self.space):
+            return self._end()
+        here = self.space.candidates[self._position]
+        self._extend(self._left.pop(), here)
+        self.trial.decided(len(here))
+        return True
+
+    def _extend(self, beginning: _Beginning, here: Sequence[Candidate]) -> None:
+        step, key = self.trial.scorer.step, self.trial.scorer.key
+        for index, candidate in enumerate(here):
+            state = step(beginning.state, candidate)
+            position = beginning.position + candidate.span
+            after, found = self._at[position], key(state)
+            known = after.get(found)
+            if known is None or state[0] < known.state[0]:
+                after[found] = _Beginning(state, position, index, beginning)
+
+    def _kept(self, at: dict[Hashable, _Beginning]) -> list[_Beginning]:
+        """The beginnings of ``at`` to go on with, taken out of it; the first one is at the end."""
+        kept, end = list(at.values()), self.trial.scorer.end
+        at.clear()
+        if len(kept) > self.width:
+            kept = sorted(kept, key=lambda b: end(b.state))[: self.width]
+            self._cut = True
+        return kept[::-1]
+
+    def _end(self) -> bool:
+        """Offer the best plan of a pass, and begin a wider one where this one was not exact."""
+        end = self.trial.scorer.end
+        self.trial.offer(self._plan(min(self._left, key=lambda b: end(b.state))))
+        self.trial.complete = not self._cut
+        if self._cut and self._widen():
+            _Frontier.begin(self)
+            return True
+        return False
 
     def _widen(self) -> bool:
         """Prepare for the next pass; False where this was the widest."""
         return False
 
-    def _pass(self, width: int) -> bool:
-        """Offer the best plan of a pass; returns whether a beginning was dropped for the width."""
-        scorer, trial, size = self.trial.scorer, self.trial, len(self.space)
-        step, key, end = scorer.step, scorer.key, scorer.end
-        at: list[dict[Hashable, _Beginning]] = [{} for _ in range(size + 1)]
-        at[0][key(scorer.start)] = _Beginning(scorer.start)
-        cut = False
-        for position, here in enumerate(self.space.candidates):
-            kept = list(at[position].values())
-            if len(kept) > width:
-                kept = sorted(kept, key=lambda b: end(b.state))[:width]
-                cut = True
-            for beginning in kept:
-                for candidate in here:
-                    state = step(beginning.state, candidate)
-                    after, found = at[position + candidate.span], key(state)
-                    known = after.get(found)
-                    if known is None or state[0] < known.state[0]:
-                        after[found] = _Beginning(state, candidate, beginning)
-                trial.decided(len(here))
-            at[position] = {}
-        trial.offer(_plan(min(at[size].values(), key=lambda b: end(b.state))))
-        return cut
+    def _plan(self, beginning: _Beginning) -> list[Candidate]:
+        plan: list[Candidate] = []
+        while beginning.before is not None:
+            plan.append(self.space.candidates[beginning.before.position][beginning.index])
+            beginning = beginning.before
+        return plan[::-1]
 
+    def save(self) -> Any:
+        """Beginnings as a tree; states are computed again from the decisions."""
+        numbers: dict[int, int] = {}
+        tree: list[tuple[int, int]] = []  # before, index
 
-def _plan(beginning: _Beginning) -> list[Candidate]:
-    plan: list[Candidate] = []
-    while beginning.before is not None and beginning.last is not None:
-        plan.append(beginning.last)
-        beginning = beginning.before
-    return plan[::-1]
+        def number(beginning: _Beginning) -> int:
+            if id(beginning) not in numbers:
+                before = number(beginning.before) if beginning.before else -1
+                numbers[id(beginning)] = len(tree)
+                tree.append((before, beginning.index))
+            return numbers[id(beginning)]
+
+        left = [number(b) for b in self._left]
+        at = [[number(b) for b in here.values()] for here in self._at]
+        return [self.width, self._position, self._cut, tree, left, at]
+
+    def load(self, memory: Any) -> None:
+        """See :meth:`Strategy.load`."""
+        self.width, self._position, self._cut, tree, left, at = memory
+        scorer, made = self.trial.scorer, list[_Beginning]()
+        for number, index in tree:
+            if number < 0:
+                made.append(_Beginning(scorer.start))
+                continue
+            before = made[number]
+            candidate = self.space.candidates[before.position][index]
+            state = scorer.step(before.state, candidate)
+            made.append(_Beginning(state, before.position + candidate.span, index, before))
+        self._left = [made[number] for number in left]
+        self._at = [{scorer.key(made[n].state): made[n] for n in here} for here in at]
 
 
 @register_strategy
@@ -86,6 +136,7 @@ class DP(_Frontier):
 
     name = "dp"
     width = WIDEST
+    usual_budget = UNTIL_DONE
 
 
 @register_strategy
@@ -97,14 +148,7 @@ class Beam(_Frontier):
     def begin(self) -> None:
         """See :meth:`Strategy.begin`."""
         self.width = 1
-
-    def save(self) -> Any:
-        """See :meth:`Strategy.save`."""
-        return self.width
-
-    def load(self, memory: Any) -> None:
-        """See :meth:`Strategy.load`."""
-        self.width = int(memory)
+        super().begin()
 
     def _widen(self) -> bool:
         self.width *= 4
