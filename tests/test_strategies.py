@@ -362,3 +362,12 @@ class TestStateFile:
         path.write_text(text)
         with pytest.raises(InputError, match="not the state of a search"):
             StateFile(path, "here").load(random_space(3), CostMode())
+
+    def test_a_damaged_state(self, tmp_path: Any) -> None:
+        path = tmp_path / "state"
+        space = self.saved(path)
+        data = json.loads(path.read_text())
+        del data["state"]["rng"]
+        path.write_text(json.dumps(data))
+        with pytest.raises(InputError, match=r"state: .*damaged or changed .* delete this one"):
+            StateFile(path, "here").load(space, CostMode())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syncnas_tvm.cli import file_written_aside
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.planner.cost_mode import CostMode
 from syncnas_tvm.planner.space import Space
 
-FORMAT = 1
+FORMAT = 2
 FLAG = "--search-state"
 
 
@@ -36,10 +36,13 @@ class StateFile:
             data = json.loads(self.path.read_text(encoding="utf-8"))
             found, state = dict(data["of"]), data["state"]
             if data["format"] != FORMAT:
-                raise ValueError(f"format {data['format']}")
+                raise ValueError(f"format {data['format']}, not {FORMAT}")
+            if data["sha256"] != _digest(json.dumps(state)):
+                raise ValueError("it was damaged or changed since it was saved")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{FLAG} {self.path}: not the state of a search ({error}); name another file"
+                f"{FLAG} {self.path}: not the state of a search ({error}); name another file,"
+                " or delete this one"
             ) from error
         for what, value in self._of(space, mode).items():
             if found.get(what) != value:
@@ -53,14 +56,10 @@ class StateFile:
 
     def save(self, space: Space, mode: CostMode, state: Mapping[str, Any]) -> None:
         """Write the state aside, then in place of what was there."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
-        try:
-            data = {"format": FORMAT, "of": self._of(space, mode), "state": state}
+        with file_written_aside(self.path) as aside:
+            digest = _digest(json.dumps(state))
+            data = {"format": FORMAT, "of": self._of(space, mode), "sha256": digest, "state": state}
             aside.write_text(json.dumps(data), encoding="utf-8")
-            aside.replace(self.path)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def _of(self, space: Space, mode: CostMode) -> dict[str, Any]:
         """What a state depends on; the kernels in the space stand for the model."""
@@ -73,3 +72,7 @@ class StateFile:
             "sync_us": mode.sync_us,
             "decisions": hashed.hexdigest()[:16],
         }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
