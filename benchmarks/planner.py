@@ -7,7 +7,8 @@ Predicted latencies of each lane alone, of splitting block by block (the decisio
 plan, evaluations, seconds, and the distance from ``dp``, all medians over ``--seeds``, and how many whole
 plans are scored in a second. Kernel times
 are those that ``compile`` predicts with, or with ``--model roofline`` the target's roofline; on ``host``,
-where ``compile`` measures and nothing is measured here, always the roofline. A sync cost of S us stands
+where ``compile`` measures and nothing is measured here, always the roofline; with ``--measurements``
+those of TopHub's logs, unfused AutoTVM kernels (targets without any are left out). A sync cost of S us stands
 for transfers of S us each way in cost modes ``timeline`` and ``additive``, whatever their size.
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 from networks import network_parser, spaces_of
 
 from syncnas_tvm.cost_models import CostModel, Roofline, cost_model_of, read_tophub
+from syncnas_tvm.errors import InputError
 from syncnas_tvm.planner import (
     DEFAULT_BUDGET,
     MODES,
@@ -110,23 +112,25 @@ def measure(space: Space, scorer: Scorer, options: argparse.Namespace) -> Row:
 
 
 def markdown(rows: list[Row], strategies: list[str]) -> str:
-    """One line a network, target and sync cost; times in ms."""
-    heads = ["network", "target", "sync us", "CPU", "GPU", "block by block", "syncs"]
+    """One line a network, target and sync cost; times in ms, gains over the better lane."""
+    heads = ["network", "target", "sync us", "CPU", "GPU", "block by block", "gain", "syncs"]
     for name in strategies:
-        heads += [name, "syncs", "off dp", "evaluations", "s"]
+        heads += [name, "gain", "syncs", "off dp", "evaluations", "s"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
+        lane_us = min(row["cpu"], row["gpu"])
         cells = [row["network"], row["target"], f"{row['sync_us']:g}"]
         cells += [f"{row[key] / 1e3:.2f}" for key in ("cpu", "gpu")]
-        cells += [f"{row['blocks']['us'] / 1e3:.2f}", str(row["blocks"]["syncs"])]
+        cells += [f"{row['blocks']['us'] / 1e3:.2f}", f"{lane_us / row['blocks']['us']:.2f}"]
+        cells += [str(row["blocks"]["syncs"])]
         for name in strategies:
             if name not in row:
-                cells += ["-"] * 5
+                cells += ["-"] * 6
                 continue
             r = row[name]
             star = "*" if r["complete"] else ""
-            cells += [f"{r['us'] / 1e3:.2f}{star}", str(r["syncs"]), f"{r['off']:.2%}"]
-            cells += [f"{r['evaluations']:.0f}", f"{r['seconds']:.3f}"]
+            cells += [f"{r['us'] / 1e3:.2f}{star}", f"{lane_us / r['us']:.2f}", str(r["syncs"])]
+            cells += [f"{r['off']:.2%}", f"{r['evaluations']:.0f}", f"{r['seconds']:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "* proven to be the best", "", summary(rows, strategies)])
 
@@ -162,6 +166,7 @@ def main() -> None:
     parser.add_argument("--regions", type=int, help="only a network's first so many regions")
     parser.add_argument("--model", choices=MODELS, default="learned", help="(default: learned)")
     parser.add_argument("--measurements", nargs="+", type=Path, default=[], help="TopHub logs")
+    parser.add_argument("--measured-gpu-dtype", default="float32", help="of the logs' GPU kernels")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     rows: list[Row] = []
@@ -172,7 +177,12 @@ def main() -> None:
                 space = truncated(space, options.regions)
             model: CostModel = MODELS[options.model](target)
             if options.measurements:
-                model = read_tophub(options.measurements, target)
+                dtype = options.measured_gpu_dtype
+                try:
+                    model = read_tophub(options.measurements, target, dtype)
+                except InputError as error:
+                    print(f"{target.name} left out: {error}", file=sys.stderr)
+                    continue
             for sync_us in options.syncs:
                 scorer = scorer_of(space, target, model, options.mode, sync_us)
                 row = measure(space, scorer, options)
