@@ -24,8 +24,8 @@ from syncnas_tvm.simulator import (
     needs,
 )
 from syncnas_tvm.targets import TargetCosts, Transfer
-from syncnas_tvm.timeline import Span, SpanKind, SpanLane, Timeline
-from syncnas_tvm.work import LANES, Kernel
+from syncnas_tvm.timeline import Span, SpanKind, SpanLane, Timeline, direction
+from syncnas_tvm.work import LANES, Kernel, Lane
 
 if TYPE_CHECKING:
     from syncnas_tvm.planner.space import Candidate
@@ -74,9 +74,8 @@ class Additive(Simulator):
             clock, _, where, last = state
             ran = [phase for phase in candidate.work.phases if needs(phase)]
             for phase, segment in zip(ran, self.segments(candidate), strict=True):
-                clock = _span(
-                    spans, "host", "exchange", clock, self.move_us(where, segment, last), region
-                )
+                moved_us = self.move_us(where, segment, last)
+                clock = _span(spans, "host", _moves(segment.need & ~where), clock, moved_us, region)
                 lanes = self._lanes(where, segment, last)
                 for lane, us in zip(LANES, lanes, strict=True):
                     begin = clock + us - sum(self.us(k) for k in phase.kernels(lane))
@@ -87,7 +86,7 @@ class Additive(Simulator):
                 clock += max(lanes)
                 where, last = segment.where, segment
             state = clock, clock, where, last
-        _span(spans, "host", "exchange", state[0], self.end(state) - state[0], "")
+        _span(spans, "host", _moves(CPU), state[0], self.end(state) - state[0], "")
         return Timeline(tuple(sorted(spans, key=lambda s: (s.start_us, s.end_us))), "predicted")
 
     def _lanes(self, where: int, segment: Segment, last: Segment | None) -> tuple[float, float]:
@@ -148,6 +147,12 @@ def check_sync_us(sync_us: float | None) -> float:
             f"cost mode study needs the microseconds of a sync, found {sync_us}; give --sync-us"
         )
     return sync_us
+
+
+def _moves(missing: int) -> str:
+    """The name of the transfer to lanes (bits) that lack a value: one, or one in each direction."""
+    sources: tuple[tuple[int, Lane], ...] = ((GPU, "cpu"), (CPU, "gpu"))
+    return " and ".join(direction(source) for lane, source in sources if missing & lane)
 
 
 def _span(

@@ -18,7 +18,7 @@ from syncnas_tvm.simulator import (
     where_after,
 )
 from syncnas_tvm.targets import TargetCosts
-from syncnas_tvm.timeline import Span, SpanKind, Timeline
+from syncnas_tvm.timeline import Span, SpanKind, Timeline, direction
 from syncnas_tvm.work import Kernel, Lane, Phase, other
 
 if TYPE_CHECKING:
@@ -94,12 +94,14 @@ class _Recorder:
             return []
         return [(k, "sync") for k in join_kernels(self.last, lane)]
 
-    def _transfer(self, source: Lane, size: int, region: str, ready_us: float = 0.0) -> None:
+    def _transfer(
+        self, source: Lane, size: int, region: str, ready_us: float | None = None
+    ) -> None:
         us = self.costs.transfer(source).us(size)
         if us:
-            self._wait(ready_us, region)
-            name = f"{source} to {other(source)} {size} B"
-            self.done.append(self._host_span(name, us, "transfer", region))
+            self._wait(ready_us or 0.0, region)
+            moved = self._host_span(f"{direction(source)} {size} B", us, "transfer", region)
+            self.done.append(replace(moved, ready_us=ready_us))
 
     def _wait(self, until_us: float, region: str) -> None:
         if until_us > self.host:

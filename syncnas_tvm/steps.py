@@ -7,13 +7,12 @@ queue, which other timelines have as a span of its own. Steps have neither diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from syncnas_tvm.targets import TargetCosts
-from syncnas_tvm.timeline import Span, SpanKind, SpanLane, Timeline
-from syncnas_tvm.trace import ARROW
+from syncnas_tvm.timeline import Span, SpanKind, SpanLane, Timeline, direction, senders
 from syncnas_tvm.work import Kernel
 
 LEAST_WAIT_US = 1e-3
@@ -34,8 +33,8 @@ class Step:
     @property
     def direction(self) -> str:
         """``cpu to gpu`` or ``gpu to cpu`` of a transfer that says so, else empty."""
-        moves = self.kind == "transfer" and ARROW in self.name
-        return " ".join(self.name.split()[:3]) if moves else ""
+        sources = senders(self.name) if self.kind == "transfer" else ()
+        return direction(sources[0]) if len(sources) == 1 else ""
 
     def alone_us(self, costs: TargetCosts) -> float:
         """What a kernel would have taken with the other lane idle."""
@@ -49,7 +48,7 @@ def steps_of(timeline: Timeline) -> list[Step]:
     """The steps of one run, lane by lane, in the order in which they began."""
     busy = {lane: _kernels(timeline, lane) for lane in ("cpu", "gpu")}
     found = [_step(span, busy["gpu"]) for span in busy["cpu"]]
-    for parts in _launches(timeline, busy["gpu"]):
+    for parts in launches(timeline):
         steps = [_step(part, busy["cpu"]) for part in parts]
         overlap_us = sum(step.overlap_us for step in steps)
         found.append(replace(steps[0], us=sum(s.us for s in steps), overlap_us=overlap_us))
@@ -82,12 +81,13 @@ def _overlap_us(span: Span, others: Iterable[Span]) -> float:
     )
 
 
-def _launches(timeline: Timeline, spans: Sequence[Span]) -> list[list[Span]]:
+def launches(timeline: Timeline) -> list[list[Span]]:
     """The GPU's spans by the call that launched them.
 
     A call's spans have its name and region. Of several equal calls in a row each has its share, where
     the spans can be shared out evenly.
     """
+    spans = _kernels(timeline, "gpu")
     calls = [s for s in timeline.lane_spans("host") if s.kind == "enqueue"]
     counts = [((name, region), len(list(run))) for (name, region), run in groupby(calls, _which)]
     runs = [list(run) for _, run in groupby(spans, _which)]

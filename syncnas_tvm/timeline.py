@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from syncnas_tvm.cost_models.kernel_json import kernel_from_json, kernel_to_json
 from syncnas_tvm.errors import ArtifactError
-from syncnas_tvm.work import Kernel, Lane
+from syncnas_tvm.work import LANES, Kernel, Lane, other
 
 SpanLane = Literal["cpu", "gpu", "host"]
 SpanKind = Literal["kernel", "enqueue", "transfer", "sync", "wait"]
@@ -32,7 +32,8 @@ class Span:
     Lane ``host`` is the thread that runs the model: it enqueues, moves data and waits; the CPU
     lane's kernels run on it too and are shown on lane ``cpu``. Kind ``sync`` is a kernel that
     joins the lanes' results. ``region`` names the region or run of regions it belongs to; a predicted
-    kernel says which one it is.
+    kernel says which one it is. The name of a transfer between the lanes has its :func:`direction`;
+    ``ready_us`` is when what it moves was made, where the prediction knows.
     """
 
     lane: SpanLane
@@ -42,6 +43,7 @@ class Span:
     kind: SpanKind
     region: str = ""
     kernel: Kernel | None = None
+    ready_us: float | None = None
 
     @property
     def us(self) -> float:
@@ -49,11 +51,9 @@ class Span:
         return self.end_us - self.start_us
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with a field per attribute; none for a kernel that is not known."""
-        data = dict(vars(self))
-        if self.kernel is None:
-            del data["kernel"]
-        else:
+        """A JSON object with a field per attribute; none for what is not known."""
+        data = {name: value for name, value in vars(self).items() if value is not None}
+        if self.kernel is not None:
             data["kernel"] = kernel_to_json(self.kernel)
         return data
 
@@ -134,6 +134,16 @@ class Timeline:
         )
 
 
+def direction(source: Lane) -> str:
+    """What a transfer from ``source`` to the other lane is called."""
+    return f"{source} to {other(source)}"
+
+
+def senders(name: str) -> tuple[Lane, ...]:
+    """The lanes from which a transfer of that name moves something to the other one."""
+    return tuple(lane for lane in LANES if direction(lane) in name)
+
+
 def read_timelines(path: Path) -> dict[str, Timeline]:
     """The timelines in a compiled folder's timeline.json, by source; raises ArtifactError."""
     try:
@@ -151,7 +161,9 @@ def _span(item: Mapping[str, Any]) -> Span:
     if not start <= end:
         raise ValueError(f"a span from {start} to {end} us")
     kernel = None if item.get("kernel") is None else kernel_from_json(item["kernel"])
-    return Span(lane, str(item["name"]), start, end, kind, str(item.get("region", "")), kernel)
+    ready = None if item.get("ready_us") is None else float(item["ready_us"])
+    region = str(item.get("region", ""))
+    return Span(lane, str(item["name"]), start, end, kind, region, kernel, ready)
 
 
 def _union(intervals: Iterable[Interval]) -> list[Interval]:

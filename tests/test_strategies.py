@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces import (
     COSTS,
+    MadeStudy,
     any_costs,
     any_space,
     candidates,
@@ -53,14 +54,6 @@ from syncnas_tvm.work import Epilogue, Kernel, Phase, Sync, Work
 NAMES = sorted(STRATEGIES)
 every_strategy = pytest.mark.parametrize("name", NAMES)
 guided = pytest.mark.parametrize("name", [n for n in NAMES if n not in ("random", "exhaustive")])
-
-
-class MadeStudy(Study):
-    """The study's costs, with made-up kernels instead of convolutions."""
-
-    def __init__(self, sync_us: float) -> None:
-        super().__init__(sync_us, kernel_us)
-        self.us = kernel_us
 
 
 SCORERS: dict[str, Any] = {
