@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from syncnas_tvm.errors import InputError, PlanError, SyncNASError
+from syncnas_tvm.errors import InputError, PlanError
 from syncnas_tvm.frontend import TensorSpec
 from syncnas_tvm.frontend.input_shapes import fix_shapes, model_inputs
 from syncnas_tvm.frontend.model_file import load_model
@@ -24,19 +24,11 @@ _UNREADABLE = (OSError, ValueError, EOFError, MemoryError, KeyError, zipfile.Bad
 def read_plan(flag: str, path: Path) -> Plan:
     """The plan in a JSON file; raises PlanError or InputError."""
     try:
-        plan = Plan.loads(_bytes(flag, path).decode("utf-8"))
-        hash(plan)
-    except SyncNASError as error:
-        if isinstance(error, PlanError):
-            raise PlanError(f"{flag} {path}: {error}") from error
-        raise
+        return Plan.loads(_bytes(flag, path).decode("utf-8"))
+    except PlanError as error:
+        raise PlanError(f"{flag} {path}: {error}") from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise PlanError(f"{flag} {path}: the plan is not JSON") from error
-    except TypeError as error:
-        raise PlanError(
-            f"{flag} {path}: a parameter of a decision is a list or an object; write plain values"
-        ) from error
-    return plan
 
 
 def input_specs(

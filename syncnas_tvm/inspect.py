@@ -14,7 +14,7 @@ def make_parser() -> Parser:
     parser = Parser(
         "inspect",
         "Show the regions of an ONNX model and the split rules that apply to each.",
-        "all nodes of each region",
+        "the nodes of each region, and all that a plan can decide there,",
     )
     parser.add_model_arguments()
     return parser
@@ -41,7 +41,8 @@ def _work(command: Command) -> None:
     graph = RegionGraph(import_onnx(options.model, shapes).mod, target.channel_step)
     space = decision_space(graph)
     command.interrupts.check()
-    variants = [dict(Counter(c.decision.rule for c in here)) for here in space.candidates]
+    decisions = [[candidate.decision for candidate in here] for here in space.candidates]
+    variants = [dict(Counter(decision.rule for decision in here)) for here in decisions]
     totals = {
         "regions": len(graph.regions),
         "macs": sum(region.macs for region in graph.regions),
@@ -50,8 +51,8 @@ def _work(command: Command) -> None:
     }
     if options.json:
         regions: list[dict[str, Any]] = [
-            {**vars(region), "rules": rules}
-            for region, rules in zip(graph.regions, variants, strict=True)
+            {**vars(region), "rules": rules, "decisions": [d.to_json() for d in here]}
+            for region, rules, here in zip(graph.regions, variants, decisions, strict=True)
         ]
         command.print_json(
             {
@@ -62,12 +63,12 @@ def _work(command: Command) -> None:
             }
         )
         return
-    from syncnas_tvm.report import region_table
+    from syncnas_tvm.report import decision_lines, region_table
 
     command.print(region_table(graph.regions, variants))
     if options.verbose:
-        for region in graph.regions:
-            command.print(f"\n{region.name}: {', '.join(region.nodes)}")
+        for region, here in zip(graph.regions, decisions, strict=True):
+            command.print(f"\n{region.name}: {', '.join(region.nodes)}\n{decision_lines(here)}")
     digits = len(str(totals["plans"]))
     command.print(
         f"\ntotal: {totals['regions']} regions, {totals['macs'] / 1e6:.1f} MMACs, "

@@ -38,6 +38,22 @@ class Decision:
             f"decision {self.rule} on {', '.join(self.regions)} has no parameter '{name}'; add it to the plan"
         )
 
+    def __str__(self) -> str:
+        """``ChannelSplit(gpu_share=0.25)``: what is decided, without where."""
+        return f"{self.rule}({', '.join(f'{name}={value!r}' for name, value in self.params)})"
+
+    def check(self) -> None:
+        """Raise PlanError where no plan can have this decision."""
+        if not self.regions:
+            raise PlanError(f"decision {self} names no region; name one or more in 'regions'")
+        try:
+            hash(self.params)
+        except TypeError as error:
+            raise PlanError(
+                f"decision {self} on {first_to_last(self.regions)} has a list or an object as a "
+                "parameter; use plain values"
+            ) from error
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object: ``regions``, ``rule`` and the rule's own parameters."""
         return {"regions": list(self.regions), "rule": self.rule, **dict(self.params)}
@@ -47,11 +63,13 @@ class Decision:
         """The inverse of :meth:`to_json`; raises PlanError on anything else."""
         try:
             rest = {k: v for k, v in data.items() if k not in ("regions", "rule")}
-            return Decision.of([str(r) for r in data["regions"]], str(data["rule"]), **rest)
+            decision = Decision.of([str(r) for r in data["regions"]], str(data["rule"]), **rest)
         except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(
                 f"a decision needs 'regions' (a list of names) and 'rule', found {data!r}"
             ) from error
+        decision.check()
+        return decision
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,8 @@ class Plan:
 
     def covers(self, regions: Iterable[str]) -> None:
         """Raise PlanError unless every one of ``regions`` is decided exactly once, in order."""
+        for decision in self.decisions:
+            decision.check()
         wanted = list(regions)
         found = [name for d in self.decisions for name in d.regions]
         for name in found:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from syncnas_tvm.plan import Plan, first_to_last
+from syncnas_tvm.plan import Decision, Plan, first_to_last
 from syncnas_tvm.work import LANES
 
 if TYPE_CHECKING:
@@ -89,11 +90,24 @@ def plan_table(plan: Plan) -> str:
         (
             first_to_last(decision.regions),
             decision.rule,
-            ", ".join(f"{name}={value}" for name, value in decision.params),
+            parameters(decision),
         )
         for decision in plan.decisions
     ]
     return table(("region", "rule", "parameters"), rows, left=3)
+
+
+def parameters(decision: Decision) -> str:
+    """The rule's own parameters: ``lane=cpu``."""
+    return ", ".join(f"{name}={value}" for name, value in decision.params)
+
+
+def decision_lines(decisions: Sequence[Decision]) -> str:
+    """What can be decided: a line for each rule on each run of regions."""
+    return "\n".join(
+        f"  {rule} on {first_to_last(regions)}: {' | '.join(map(parameters, here))}"
+        for (rule, regions), here in groupby(decisions, lambda d: (d.rule, d.regions))
+    )
 
 
 def fallback_table(fallbacks: Sequence[Fallback]) -> str:

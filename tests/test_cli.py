@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,9 @@ def test_inspect_needs_no_gpu(shell, compiled):
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     rules = [region.pop("rules") for region in data["regions"]]
+    possible = [region.pop("decisions") for region in data["regions"]]
+    assert [Counter(d["rule"] for d in here) for here in possible] == rules
+    assert all(any(d in here for here in possible) for d in compiled["plan"]["decisions"])
     assert data["regions"] == compiled["regions"]
     assert all(found["Place"] == 2 for found in rules)
     assert sum("ChannelSplit" in found for found in rules) == 6
@@ -233,6 +237,8 @@ def test_inspect_needs_no_gpu(shell, compiled):
     assert table.returncode == 0, table.stderr
     assert "ChannelSplit" in table.stdout
     assert table.stdout.splitlines()[-1].startswith("total: 6 regions")
+    whole = shell("inspect", shell.model, "--target", "rk3399", "--verbose", **nothing).stdout
+    assert "  Place on r1: lane=cpu | lane=gpu\n" in whole
 
 
 @pytest.mark.parametrize(
@@ -283,6 +289,10 @@ PLANS = {
     "nested.json": (
         '{"decisions": [{"regions": ["r0"], "rule": "Place", "lane": ["cpu"]}]}',
         "plain",
+    ),
+    "nowhere.json": (
+        '{"decisions": [{"regions": [], "rule": "Place", "lane": "cpu"}]}',
+        "no region",
     ),
     "short.json": ('{"decisions": [{"regions": ["r0"], "rule": "Place", "lane": "cpu"}]}', "'r1'"),
     "other.json": ('{"decisions": [{"regions": ["r99"], "rule": "Place", "lane": "cpu"}]}', "r99"),

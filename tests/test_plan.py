@@ -62,6 +62,23 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("decision", "found"),
+    [
+        (Decision.of([], "Place", lane="cpu"), r"Place\(lane='cpu'\) names no region"),
+        (
+            Decision.of(["r0", "r1"], "Place", lane=["cpu"]),
+            r"lane=\['cpu'\]\) on r0\.\.r1 has a list",
+        ),
+    ],
+)
+def test_what_no_plan_can_decide_is_named(decision: Decision, found: str) -> None:
+    with pytest.raises(PlanError, match=found):
+        Plan.from_json({"decisions": [decision.to_json()]})
+    with pytest.raises(PlanError, match=found):
+        Plan((decision,)).covers(["r0", "r1"])
+
+
+@pytest.mark.parametrize(
     ("decided", "found"),
     [
         ([["r0"]], r"region 'r1' 0 times"),

@@ -40,9 +40,15 @@ class TestSpace:
 
     def test_match_names_what_is_not_possible(self) -> None:
         space = random_space(3, regions=1)
-        plan = Plan((Decision.of("r0", "ChannelSplit", gpu_share=0.123),))
-        with pytest.raises(PlanError, match=r"ChannelSplit.*0\.123.*'r0'"):
-            space.match(plan)
+        for rule, found in (
+            (
+                "ChannelSplit",
+                r"^ChannelSplit\(gpu_share=0\.123\) is not possible in r0; 'inspect --v",
+            ),
+            ("Nope", "^no split rule 'Nope' can.*; use Place, ChannelSplit$"),
+        ):
+            with pytest.raises(PlanError, match=found):
+                space.match(Plan((Decision.of("r0", rule, gpu_share=0.123),)))
 
     @pytest.mark.parametrize(
         ("lists", "found"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from syncnas_tvm.errors import PlanError
-from syncnas_tvm.plan import Decision, Plan
+from syncnas_tvm.plan import Decision, Plan, first_to_last
 from syncnas_tvm.work import Work
 
 
@@ -115,10 +115,16 @@ class Space:
         """
         plan.covers(self.regions)
         known = {candidate.decision: candidate for candidate in self.all()}
+        rules = dict.fromkeys(decision.rule for decision in known)
         for decision in plan.decisions:
+            if decision.rule not in rules:
+                raise PlanError(
+                    f"no split rule '{decision.rule}' can decide anything in this model; use"
+                    f" {', '.join(rules)}"
+                )
             if decision not in known:
                 raise PlanError(
-                    f"{decision.rule}{dict(decision.params)} is not possible in region"
-                    f" '{decision.regions[0]}'; 'inspect' lists what is"
+                    f"{decision} is not possible in {first_to_last(decision.regions)};"
+                    " 'inspect --verbose' lists what is"
                 )
         return tuple(known[decision] for decision in plan.decisions)
