@@ -219,12 +219,12 @@ def main() -> None:
     for budget in options.budgets:
         task = SearchTask(
             BASE,
-            TARGET,
-            budget,
             spec,
             DataOptions(images=options.search_images, **shapes),
             replace(recipe, epochs=options.search_epochs),
             options.width,
+            target=TARGET,
+            budget=budget,
             folder=options.folder / f"budget-{budget:g}",
         )
         config = search(task, options.trials, options.found)

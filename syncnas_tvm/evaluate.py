@@ -13,6 +13,8 @@ from syncnas_tvm.nas.extra import require
 def make_parser() -> Parser:
     """The flags."""
     require()
+    from syncnas_tvm.nas.names import SCHEMES
+
     parser = Parser(
         "evaluate", "Evaluate a checkpoint of a network of the zoo, or of a configuration."
     )
@@ -20,7 +22,7 @@ def make_parser() -> Parser:
     parser.add_argument("--config", type=Path, metavar="JSON", help="or a branched configuration")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="its weights")
     parser.add_argument(
-        "--scheme", choices=("own", "timm", "torchvision"), default="own",
+        "--scheme", choices=SCHEMES, default="own",
         help="whose names the checkpoint has (default: own, which are SyncNAS's)",
     )  # fmt: skip
     parser.add_argument(
@@ -37,6 +39,10 @@ def make_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--size", type=positive_int, metavar="N", help="image size")
     parser.add_argument(
+        "--classes", type=positive_int, metavar="N",
+        help="the first N classes of the data alone (without data: the checkpoint's, or 1000)",
+    )  # fmt: skip
+    parser.add_argument(
         "-j", "--loaders", type=natural, default=4, help="processes that read images"
     )
     parser.add_argument("-b", "--batch", type=positive_int, default=128, help="images at a time")
@@ -50,40 +56,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(command: Command) -> None:
-    from syncnas_tvm.nas import checkpoint
     from syncnas_tvm.nas.counting import count
     from syncnas_tvm.nas.data import DataOptions, DataSpec
     from syncnas_tvm.nas.description import MULTIPLE
     from syncnas_tvm.nas.flags import devices_of
-    from syncnas_tvm.nas.loading import Shape, build_any
-    from syncnas_tvm.nas.names import load_named
+    from syncnas_tvm.nas.loading import Shape, load
     from syncnas_tvm.nas.trainer import accuracy
-    from syncnas_tvm.nas.zoo import network
+    from syncnas_tvm.nas.weights import Weights
 
     options = command.options
-    if (options.base_model is None) == (options.config is None):
-        raise InputError("give either --base-model NAME or --config JSON")
+    if options.path is not None and options.data is not None:
+        raise InputError("give either --path FOLDER or --data NAME")
     text = f"imagenet:{options.path}" if options.path is not None else options.data
     device = devices_of(options.devices)[0]
-    data, shape = None, Shape(size=options.size or 224)
+    data, shape = None, Shape(options.size, classes=options.classes)
     if text is not None:
-        data = DataSpec.parse(text).load(DataOptions(size=options.size, workers=options.loaders))
+        wanted = DataOptions(options.size, options.classes, workers=options.loaders)
+        data = DataSpec.parse(text).load(wanted)
         shape = Shape.of(data)
+    weights = None
+    if options.checkpoint is not None:
+        weights = Weights(options.checkpoint, options.scheme)
     multiple = options.multiple or (MULTIPLE if options.scheme == "own" else 8)
-    model = build_any(options.base_model, options.config, options.width, shape, multiple)
-    if options.checkpoint is not None and options.scheme != "own":
-        if options.base_model is None:
-            raise InputError(f"--scheme {options.scheme} is for --base-model")
-        state = checkpoint.weights_of(checkpoint.read(options.checkpoint))
-        scaled = network(options.base_model).scaled(options.width, multiple)
-        load_named(model, scaled, state, options.scheme)
-    elif options.checkpoint is not None:
-        checkpoint.load_weights(model, options.checkpoint)
-    counts = count(model, shape.size, shape.channels)
+    found = load(options.base_model, options.config, options.width, shape, multiple, weights)
+    counts = count(found.model, found.size, found.channels)
     result: dict[str, float] = {"parameters": counts.parameters, "macs": counts.macs}
     if data is not None:
-        found = accuracy(model, data, options.split, device, options.batch)
-        result |= {"top1": found.top1, "top5": found.top5, "images": data.count(options.split)}
+        right = accuracy(found.model, data, options.split, device, options.batch)
+        result |= {"top1": right.top1, "top5": right.top5, "images": data.count(options.split)}
     if options.json:
         command.print_json(result)
         return

@@ -27,19 +27,23 @@ def make_parser() -> Parser:
     parser.add_argument("--base-model", metavar="NAME", help="or a network of the zoo")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights (default: random)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the ONNX model")
-    parser.add_argument("--size", type=positive_int, default=224, help="image size (default: 224)")
-    parser.add_argument("--width", type=positive_float, default=1.0, help="of --base-model")
+    parser.add_argument(
+        "--size", type=positive_int, help="image size (default: the configuration's, or 224)"
+    )
+    parser.add_argument("--width", type=positive_float, default=1.0, help="width of the model")
     parser.add_argument(
         "--multiple",
         type=positive_int,
         default=2,
-        help="what its channels are multiples of then (2)",
+        help="what channels are multiples of then (2)",
     )
-    parser.add_argument("--classes", type=positive_int, default=1000, help="(default: 1000)")
+    parser.add_argument("--classes", type=positive_int, help="(default: the checkpoint's, or 1000)")
     parser.add_argument(
-        "--channels", type=positive_int, default=3, help="of the image (default: 3)"
+        "--channels",
+        type=positive_int,
+        help="of the image (default: the checkpoint's, or the model's)",
     )
-    parser.add_argument("--stem-stride", type=positive_int, default=2, help="(default: 2)")
+    parser.add_argument("--stem-stride", type=positive_int, help="(default: the model's)")
     parser.add_argument("--seed", type=natural, default=0, help="of random weights")
     parser.add_argument("--drawing", type=Path, metavar="SVG", help="draw the configuration, too")
     parser.add_argument(
@@ -56,31 +60,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(command: Command) -> None:
     import torch
 
-    from syncnas_tvm.nas import checkpoint
-    from syncnas_tvm.nas.config_file import read_config
+    from syncnas_tvm.nas.branched_model import BranchedModel
     from syncnas_tvm.nas.counting import count
     from syncnas_tvm.nas.drawing import draw
-    from syncnas_tvm.nas.loading import Shape, build_any
+    from syncnas_tvm.nas.loading import Shape, load
     from syncnas_tvm.nas.onnx_export import export_onnx
+    from syncnas_tvm.nas.weights import Weights
 
     options = command.options
-    if (options.base_model is None) == (options.config is None):
-        raise InputError("give either a configuration or --base-model NAME")
-    if options.drawing is not None and options.config is None:
-        raise InputError("--drawing is of a configuration, which --base-model has none of")
     check_file("--output", options.output)
-    torch.manual_seed(options.seed)
-    shape = Shape(options.size, options.channels, options.classes, options.stem_stride)
-    model = build_any(options.base_model, options.config, options.width, shape, options.multiple)
-    if options.checkpoint is not None:
-        checkpoint.load_weights(model, options.checkpoint)
-    export_onnx(
-        model, options.output, options.size, inputs=options.channels, exporter=options.exporter
-    )
     if options.drawing is not None:
         check_file("--drawing", options.drawing)
-        options.drawing.write_text(draw(read_config(options.config)), encoding="utf-8")
-    counts = count(model, options.size, options.channels)
+    torch.manual_seed(options.seed)
+    shape = Shape(options.size, options.channels, options.classes, options.stem_stride)
+    weights = None if options.checkpoint is None else Weights(options.checkpoint)
+    found = load(
+        options.base_model, options.config, options.width, shape, options.multiple, weights
+    )
+    model = found.model
+    if options.drawing is not None and not isinstance(model, BranchedModel):
+        raise InputError("--drawing is of a configuration, which --base-model has none of")
+    export_onnx(model, options.output, found.size, inputs=found.channels, exporter=options.exporter)
+    if options.drawing is not None:
+        options.drawing.write_text(draw(model.config), encoding="utf-8")
+    counts = count(model, found.size, found.channels)
     if options.json:
         command.print_json(
             {"output": str(options.output), "macs": counts.macs, "parameters": counts.parameters}

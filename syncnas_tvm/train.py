@@ -18,8 +18,8 @@ def make_parser() -> Parser:
     """The flags."""
     require()
     from syncnas_tvm.nas.flags import (
+        add_base_argument,
         add_data_arguments,
-        add_target_arguments,
         add_training_arguments,
     )
 
@@ -33,7 +33,7 @@ def make_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--devices", help="a torch device, such as cuda:0")
     parser.add_argument("--test", action="store_true", help="read the test images at the end, once")
-    add_target_arguments(parser)
+    add_base_argument(parser)
     add_data_arguments(parser)
     add_training_arguments(parser)
     return parser
@@ -45,26 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(command: Command) -> None:
-    import torch
-
     from syncnas_tvm.nas import checkpoint
     from syncnas_tvm.nas.config_file import read_config
-    from syncnas_tvm.nas.flags import devices_of, task_of
-    from syncnas_tvm.nas.trainer import Trainer
+    from syncnas_tvm.nas.flags import devices_of, training_of
 
     options = command.options
     check_file("--output", options.output)
-    task = task_of(options, None, devices_of(options.devices)[0])
-    torch.manual_seed(task.settings.seed)
-    if options.config is not None:
-        model: torch.nn.Module = task.branched_model(read_config(options.config))
-    else:
-        model = task.base_model()
+    task = training_of(options, devices_of(options.devices)[0])
+    config = None if options.config is None else read_config(options.config)
     going_on = options.output.with_name(f"{options.output.name}.training")
-    teacher = task.base_model() if task.settings.distil else None
-    trainer = Trainer(
-        model, task.images, task.settings, path=going_on, device=task.device, teacher=teacher
-    )
+    trainer = task.trainer(config, going_on)
 
     def say(epoch: Epoch) -> None:
         command.interrupts.check()

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from graph_nets import evaluate, random_inputs, relative_error
+from nas_models import narrow_config
 from nas_onnx import randomise_norms
 from test_exactness import random_plan
 
 from syncnas_tvm import compile_onnx
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
-from syncnas_tvm.nas import ZOO
-from syncnas_tvm.nas.branched import branched
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.onnx_export import export_onnx
 from syncnas_tvm.passes.apply_plan import apply_plan
@@ -21,11 +20,9 @@ from syncnas_tvm.plan import Decision, Plan
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MobileNetV2 at a tenth of its width with branches of four channels, on a small image."""
-    base = ZOO["mobilenet_v2"].scaled(0.1)
-    widths = tuple((tuple(4 for _ in stage),) * 2 for stage in base.stages)
+    """Its branches have four channels."""
     torch.manual_seed(0)
-    network = BranchedModel(branched(base, tuple("nnannna"), widths, "sync2_26_aa", size=32), 10)
+    network = BranchedModel(narrow_config(), 10)
     randomise_norms(network)
     path = tmp_path_factory.mktemp("narrow") / "model.onnx"
     export_onnx(network.eval(), path, 32)

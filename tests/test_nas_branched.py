@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nas_models import little_config, two_branches
 
 from syncnas_tvm.errors import ConfigError, InputError
 from syncnas_tvm.nas import ZOO
@@ -13,12 +14,10 @@ from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import (
     config_from_json,
     config_to_json,
-    read_base,
     read_config,
     write_config,
 )
 from syncnas_tvm.nas.counting import count
-from syncnas_tvm.nas.model import build
 from syncnas_tvm.nas.strategy import SyncStrategy, strategies
 
 # Not part of the project: SyncNAS's own files, where somebody has put them beside it.
@@ -39,16 +38,13 @@ def test_multiply_adds_of_the_published_models(name):
 
 def example(kinds="annnana", base="mobilenet_v2"):
     """A configuration as published: three quarters of the base's channels, and half of them."""
-    widths = tuple(
-        (
-            tuple(round(b.expand * 0.75 / 4) * 4 for b in stage),
-            tuple(round(b.expand / 8) * 4 for b in stage),
-        )
-        for stage in ZOO[base].stages
+    found = two_branches(
+        ZOO[base],
+        kinds,
+        lambda b: round(b.expand * 0.75 / 4) * 4,
+        lambda b: round(b.expand / 8) * 4,
     )
-    return config_to_json(
-        branched(ZOO[base], tuple(kinds), widths, str(SyncStrategy(tuple(kinds))))
-    )
+    return config_to_json(found)
 
 
 def test_multiply_adds_by_hand():
@@ -96,19 +92,10 @@ def test_a_block_that_does_not_expand_has_no_first_convolution():
     assert "stage1.branch2.0.pw1.0.weight" not in names
 
 
-def small(kinds):
-    """A branched network whose outputs can be computed by hand."""
-    base = ZOO["mobilenet_v2"].scaled(0.25)
-    widths = tuple(
-        (tuple(b.expand for b in stage), tuple(max(4, b.expand // 2) for b in stage))
-        for stage in base.stages
-    )
-    return branched(base, kinds, widths, str(SyncStrategy(kinds)), size=32)
-
-
 @pytest.mark.parametrize("kinds", ["nnnnnna", "cacacac", "annnanc"])
 def test_branches_meet_as_the_kinds_say(kinds):
-    config = small(tuple(kinds))
+    base = ZOO["mobilenet_v2"].scaled(0.25)
+    config = two_branches(base, kinds, lambda b: b.expand, lambda b: max(4, b.expand // 2), size=32)
     model = BranchedModel(config, classes=5).eval()
     image = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -140,6 +127,9 @@ def change(data, *path_and_value):
         (("2", "1", 1, 5, 36), "stage 2, branch 1, block 2 takes 32 channels, but gets 36"),
         (("4", "1", 2, 5, 100), "stage 4: branches of 96 and 100 channels cannot be added"),
         (("3", "0", 1, 0, 28), "stage 3, branch 0, block 1 takes 28 x 28 pixels, but gets 14 x 14"),
+        (("sync", 4, "c"), "stage 5, branch 0, block 0 takes 96 channels, but gets 192"),
+        (("stem", 2, 4), "'stem' has kernel size 4, which is even"),
+        (("head", 2, 2), "'head' has kernel size 2, which is even"),
         (("head", 0, 321), "'head' takes 321 channels, the last stage gives 320"),
         (("sync", 6, "n"), "last stage has to be synchronized"),
         (("sync", 2, "x"), "'sync' has to be a list with 'n', 'a' or 'c'"),
@@ -166,25 +156,6 @@ def test_a_file_that_is_no_configuration(tmp_path):
             read_config(tmp_path / name)
 
 
-def test_a_baseline_file(tmp_path):
-    base = ZOO["mobilenet_v2"]
-    data = {
-        "name": "mobilenet_v2",
-        "act": "ReLU6",
-        "stem": [3, 32, 3, 2],
-        "head": [320, 1280, 1, 1],
-    }
-    for s, stage in enumerate(base.shapes()):
-        data[str(s)] = [
-            [x.size, x.block.kernels[0], x.block.stride, x.inputs, x.block.expand, x.block.out]
-            for x in stage
-        ]
-    (tmp_path / "base.json").write_text(json.dumps(data))
-    read = read_base(tmp_path / "base.json")
-    assert read.stages == base.stages
-    assert count(build(read)).macs == count(build(base)).macs
-
-
 def test_bases_that_cannot_be_branched():
     for name in ("efficientnet_b0", "mixnet_m", "rexnet_1_0", "mobilenet_v3_large"):
         with pytest.raises(ConfigError, match=f"'{name}' cannot be branched: stage"):
@@ -194,7 +165,7 @@ def test_bases_that_cannot_be_branched():
 def test_scaled_models_keep_their_ratios():
     base = ZOO["mobilenet_v2"]
     config = config_from_json(example())
-    little = config.scaled(base, 0.5, 32, stem_stride=1)
+    little = config.scaled(0.5, 32, stem_stride=1)
     assert little.size == 32
     half = base.scaled(0.5, 2)
     for (s, b, i, row), (*_, big) in zip(little.rows(), config.rows(), strict=True):
@@ -204,10 +175,59 @@ def test_scaled_models_keep_their_ratios():
     BranchedModel(little, classes=10, inputs=1)(torch.zeros(2, 1, 32, 32))
 
 
+def test_a_configuration_of_no_network_keeps_its_own_channels():
+    """Other stem, head and channels between the blocks than any network of the zoo."""
+    data = example("nnnnnna")
+    for branch in "01":
+        data["0"][branch][0][3] = 40
+        data["6"][branch][0][5] = 400
+    data["stem"][1], data["head"][:2] = 40, [400, 640]
+    config = config_from_json(data)
+    assert config.scaled(1.0) == config
+    assert config.scaled(1.0, 32, stem_stride=1).scaled(1.0, 224, stem_stride=2) == config
+    half = config.scaled(0.5)
+    assert (half.stem.out, half.head.inputs, half.head.out) == (20, 200, 640)
+    first, last = half.stages[0][0][0], half.stages[6][1][0]
+    assert (first.inputs, first.out, last.out) == (20, 8, 200)
+    assert last.expand / last.inputs == data["6"]["1"][0][4] / data["6"]["1"][0][3]
+
+
+def test_branches_of_other_widths_stay_so():
+    """Where branches run on apart, they need not give the same."""
+    data = example("nnnnnna")
+    data["5"]["1"][-1][5] = data["6"]["1"][0][3] = 100
+    config = config_from_json(data)
+    half = config.scaled(0.5)
+    assert [branch[-1].out for branch in half.stages[5]] == [80, 50]
+    assert config.scaled(1.0) == config
+
+
+def test_halves_that_are_none_are_named():
+    data = example("nnnnnnc")
+    for branch, out in ("0", 100), ("1", 220):
+        data["6"][branch][0][5] = out
+    with pytest.raises(ConfigError, match=r"stage 6: branches of 100 and 220 .* be concatenated"):
+        config_from_json(data)
+
+
+@pytest.mark.parametrize("width", [0.01, 1000])
+def test_widths_out_of_range(width):
+    with pytest.raises(InputError, match=f"width {width} of 'sync3_046_aaa' is not between"):
+        little_config().scaled(width)
+
+
+def test_the_base_of_a_configuration():
+    config = little_config("cnnnana")
+    assert config.is_of(ZOO["mobilenet_v2"])
+    assert config.scaled(0.5).is_of(ZOO["mobilenet_v2"].scaled(0.5, 2))
+    assert not config.is_of(ZOO["mnasnet_b1"])
+    assert not config.is_of(ZOO["mobilenet_v2"].scaled(0.5, 2))
+
+
 @pytest.mark.parametrize("width", [0.05, 0.1, 0.35, 1.0])
 def test_concatenations_can_be_scaled(width):
     config = config_from_json(example("ccccccc"))
-    little = config.scaled(ZOO["mobilenet_v2"], width, 32, stem_stride=1)
+    little = config.scaled(width, 32, stem_stride=1)
     for stage, base in zip(little.stages, ZOO["mobilenet_v2"].scaled(width, 2).stages, strict=True):
         assert 2 * stage[0][-1].out == base[-1].out
 

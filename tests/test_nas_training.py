@@ -1,24 +1,21 @@
-"""Data sets, training and its checkpoints, inheriting, the command lines, results."""
+"""Data sets, training and going on with it, inheriting, results."""
 
 import gzip
-import json
 import struct
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from nas_models import little_config, two_branches
 
-from syncnas_tvm import compile_onnx, evaluate, export, load, search, train
+from syncnas_tvm import compile_onnx, load
 from syncnas_tvm.errors import CheckpointError, DataError, InputError
-from syncnas_tvm.nas import ZOO, checkpoint, extra
-from syncnas_tvm.nas.branched import branched
+from syncnas_tvm.nas import ZOO, checkpoint
 from syncnas_tvm.nas.branched_model import BranchedModel
-from syncnas_tvm.nas.config_file import config_to_json, read_config, write_config
+from syncnas_tvm.nas.config_file import config_to_json, read_config
 from syncnas_tvm.nas.data import DataOptions, DataSpec
 from syncnas_tvm.nas.drawing import draw
 from syncnas_tvm.nas.fashion_mnist import FILES, fashion_mnist
@@ -43,13 +40,6 @@ def digits():
 def small_model(seed=0):
     torch.manual_seed(seed)
     return Mobile(BASE.scaled(0.1), 10, inputs=1, stem_stride=2, dropout=0.1)
-
-
-def little_config(kinds="annnana", share=0.5):
-    widths = tuple(
-        (tuple(max(4, int(b.expand * share)) for b in stage),) * 2 for stage in BASE.stages
-    )
-    return branched(BASE, tuple(kinds), widths, "little")
 
 
 def test_training_learns():
@@ -88,30 +78,53 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(digits, tmp_path):
         assert torch.equal(tensor, whole.best_weights.state_dict()[name]), name
 
 
+def differs(what, *arguments, **options):
+    with pytest.raises(CheckpointError, match=f"x.pth is of a training with {what}; delete it"):
+        Trainer(*arguments, **options)
+
+
+def test_another_training_is_named(digits, tmp_path):
+    """Other settings, images, models and weights to start from than those of the checkpoint."""
+    path = tmp_path / "x.pth"
+    start = {"path": path, "origin": {"model": "a", "base weights": None}}
+    checkpoint.save(path, Trainer(small_model(), digits, SETTINGS, **start)._state())
+    assert Trainer(small_model(), digits, replace(SETTINGS, threads=1), **start).epoch == 0
+    differs("epochs 3, not 4", small_model(), digits, replace(SETTINGS, epochs=4), **start)
+    spec = DataSpec.parse("digits")
+    for options, what in (
+        (DataOptions(images=64), "images 192, not 64"),
+        (DataOptions(images=192, size=16), "image size 32, not 16"),
+        (DataOptions(images=192, classes=9), "classes 10, not 9"),
+        (DataOptions(images=192, val_share=0.2), "data [0-9a-f]+, not [0-9a-f]+"),
+    ):
+        differs(what, small_model(), spec.load(options), SETTINGS, **start)
+    for origin, what in (
+        ({"model": "b", "base weights": None}, "model a, not b"),
+        ({"model": "a", "base weights": "c"}, "base weights None, not c"),
+    ):
+        differs(what, small_model(), digits, SETTINGS, path=path, origin=origin)
+
+
+def test_a_training_begun_on_a_cpu_goes_on_on_a_gpu(digits, tmp_path):
+    """Whose scaler has a state: seen without a GPU with a scaler that is switched on."""
+    path = tmp_path / "x.pth"
+    checkpoint.save(path, Trainer(small_model(), digits, SETTINGS)._state() | {"epoch": 2})
+    trainer = Trainer(small_model(), digits, SETTINGS)
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    trainer._load(path)
+    assert trainer.epoch == 2
+
+
 def test_a_damaged_checkpoint_is_named(digits, tmp_path):
     path = tmp_path / "x.pth"
     trainer = Trainer(small_model(), digits, SETTINGS, path=path)
     checkpoint.save(path, trainer._state())
-    other = TrainSettings(**{**SETTINGS.to_json(), "epochs": 4})
-    with pytest.raises(CheckpointError, match=r"x.pth is of a training with epochs 3, not 4"):
-        Trainer(small_model(), digits, other, path=path)
     with pytest.raises(CheckpointError, match=r"x.pth does not fit the model"):
         Trainer(build("mnasnet_b1", 0.1, 10, inputs=1), digits, SETTINGS, path=path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=r"x.pth is damaged or no checkpoint") as caught:
         Trainer(small_model(), digits, SETTINGS, path=path)
     assert "\n" not in str(caught.value)
-
-
-def test_pickled_code_is_not_run(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "run"), "w"))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
-        checkpoint.read(tmp_path / "evil.pth")
-    assert not (tmp_path / "run").exists()
 
 
 def test_learning_rate_over_time(digits):
@@ -226,8 +239,8 @@ def test_two_halves_of_the_base_are_the_base():
                 module.bias.normal_(0, 0.1)
                 module.weight.uniform_(0.5, 1.5)
     network = base.network
-    widths = tuple((tuple(b.expand // 2 for b in s),) * 2 for s in network.stages)
-    model = BranchedModel(branched(network, tuple("nnannna"), widths, "halves"), 10).eval()
+    halves = two_branches(network, "nnannna", lambda b: b.expand // 2)
+    model = BranchedModel(halves, 10).eval()
     inherit(model, base)
     x = torch.randn(2, network.stages[5][-1].out, 7, 7)
     with torch.no_grad():
@@ -238,8 +251,7 @@ def test_two_halves_of_the_base_are_the_base():
 
 def test_what_is_wider_than_the_base_keeps_its_own_weights():
     base = build(BASE.scaled(0.25), classes=10)
-    widths = tuple((tuple(2 * b.expand for b in s),) * 2 for s in base.network.stages)
-    model = BranchedModel(branched(base.network, tuple("nnnnnna"), widths, "wide"), 10)
+    model = BranchedModel(two_branches(base.network, "nnnnnna", lambda b: 2 * b.expand), 10)
     before = model.get_submodule("stage7").branch1[0].pw1[0].weight.clone()
     inherit(model, base)
     after = model.get_submodule("stage7").branch1[0].pw1[0].weight
@@ -277,105 +289,9 @@ def test_results_are_written(tmp_path):
     assert "sync2_16_aa" in (tmp_path / "pareto.html").read_text()
 
 
-def run(capfd, module, *arguments):
-    """A command in this process: exit code, JSON, standard error."""
-    code = module.main([*map(str, arguments), "--json"])
-    out, err = capfd.readouterr()
-    return code, json.loads(out) if out else None, err
-
-
-def test_train_evaluate_export(tmp_path, capfd):
-    write_config(little_config(share=0.25), tmp_path / "found.json")
-    common = ("--data", "digits", "--width", 0.1)
-    code, result, _ = run(
-        capfd, train, "--config", tmp_path / "found.json", *common, "--epochs", 1, "--batch", 256,
-        "--warmup-epochs", 0, "--output", tmp_path / "x.pth", "--test", "--ema", 0,
-    )  # fmt: skip
-    assert code == 0
-    arguments = ("--config", tmp_path / "found.json", "--checkpoint", tmp_path / "x.pth", *common)
-    code, evaluated, _ = run(capfd, evaluate, *arguments)
-    assert code == 0
-    assert evaluated["top1"] == pytest.approx(result["test_top1"])
-    assert evaluated["images"] == 297
-    code, exported, _ = run(
-        capfd, export, tmp_path / "found.json", "--output", tmp_path / "m.onnx", "--size", 64,
-        "--drawing", tmp_path / "m.svg",
-    )  # fmt: skip
-    assert code == 0
-    assert exported["parameters"] > 1e6
-    assert (tmp_path / "m.onnx").exists()
-    assert ET.parse(tmp_path / "m.svg")
-
-
-def test_a_trained_base_is_evaluated_at_the_same_width(tmp_path, capfd):
-    flags = ("--data", "digits", "--width", 0.1, "--batch", 128)
-    more = ("--epochs", 1, "--warmup-epochs", 0, "--ema", 0, "--images", 128)
-    path = tmp_path / "base.pth"
-    assert run(capfd, train, *flags, *more, "--output", path)[0] == 0
-    code, result, _ = run(
-        capfd, evaluate, "--base-model", "mobilenet_v2", "--checkpoint", path, *flags
-    )
-    assert (code, result["images"]) == (0, 297)
-
-
-def test_counts_on_the_command_line(capfd):
-    code, result, _ = run(capfd, evaluate, "--base-model", "mobilenet_v2")
-    assert (code, result) == (0, {"parameters": 3_504_872, "macs": 300_774_272})
-
-
-@pytest.mark.parametrize(
-    ("module", "arguments", "message"),
-    [
-        (evaluate, (), "give either --base-model NAME or --config JSON"),
-        (evaluate, ("--base-model", "vgg"), "unknown network 'vgg'"),
-        (evaluate, ("--config", "nowhere.json"), "configuration nowhere.json cannot be read"),
-        (evaluate, ("--base-model", "fbnet_c", "--checkpoint", "no.pth"), "no.pth is not there"),
-        (export, ("--output", "m.onnx"), "give either a configuration or --base-model NAME"),
-        (train, ("--data", "digits", "--distil", "0.5"), "--distil needs the base's weights"),
-        (search, ("--data", "mnist"), "--data mnist: unknown data set"),
-        (search, ("--base", "mixnet_m", "--data", "digits"), "'mixnet_m' cannot be branched"),
-        (search, ("--target", "nokia", "--data", "digits"), "unknown target 'nokia'"),
-        (search, ("--data", "digits", "--measure", "1"), "--measure needs --target host"),
-        (search, ("--devices", "cuda:99", "--data", "digits"), "--devices cuda:99"),
-    ],
-)
-def test_errors_on_the_command_line(module, arguments, message, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    code, result, err = run(capfd, module, *arguments)
-    assert (code, result) == (2, None)
-    assert message in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("module", [search, train, evaluate, export])
-def test_without_the_extra(module, monkeypatch, capsys):
-    monkeypatch.setattr(extra, "NEEDED", ("torch", "no_such_package"))
-    with pytest.raises(SystemExit) as caught:
-        module.main([])
-    assert caught.value.code == 2
-    expected = "error: no_such_package is not installed; pip install 'syncnas-tvm[nas]'\n"
-    assert capsys.readouterr().err == expected
-
-
-def test_descriptions_need_no_torch():
-    code = (
-        "import sys, syncnas_tvm.nas, syncnas_tvm.nas.allocate; assert 'torch' not in sys.modules"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_flags_are_documented():
-    text = (Path(__file__).resolve().parent.parent / "docs" / "nas.md").read_text()
-    for module in (search, train, evaluate, export):
-        for action in module.make_parser()._actions:
-            for flag in action.option_strings:
-                if flag != "-h":
-                    assert f"`{flag}" in text, (module.__name__, flag)
-
-
 def test_a_branched_model_compiles(tmp_path, nothing_measured):
     """From a configuration to an executable, which is compared with onnxruntime."""
-    model = BranchedModel(little_config("nnannnc", 0.25).scaled(BASE, 0.2, 32), 10)
+    model = BranchedModel(little_config("nnannnc", 0.25).scaled(0.2, 32), 10)
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         for module in model.modules():

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from syncnas_tvm.errors import ConfigError
-from syncnas_tvm.nas.description import Block, BlockShape, Network, strided
+from syncnas_tvm.nas.description import (
+    MULTIPLE,
+    Block,
+    BlockShape,
+    Network,
+    check_width,
+    rounded,
+    strided,
+)
 
 Sync = Literal["n", "a", "c"]
 """How a stage ends: its branches run on apart, are added, or are concatenated."""
@@ -88,53 +96,66 @@ class BranchedConfig:
                 for i, row in enumerate(branch):
                     yield s, b, i, row
 
-    @property
-    def signature(self) -> tuple[object, ...]:
-        """What the configuration has in common with its base; see :func:`signature_of`."""
-        blocks = tuple(tuple((r.kernel, r.stride) for r in stage[0]) for stage in self.stages)
-        return self.act, self.stem.out, self.head.out, blocks
+    def is_of(self, base: Network) -> bool:
+        """Whether it is ``base`` but for the blocks' expanded channels, so that it can inherit its weights."""
+        own = (self.act, self.stem.out, self.head.out, len(self.stages))
+        if own != (base.act, base.stem, base.head, len(base.stages)):
+            return False
+        for stage, kind, blocks in zip(self.stages, self.sync, base.stages, strict=True):
+            parts = 2 if kind == "c" else 1
+            wanted = [(b.kernels, b.stride, b.out) for b in blocks]
+            for branch in stage:
+                if [((r.kernel,), r.stride, r.out * parts) for r in branch] != wanted:
+                    return False
+        return True
 
     def scaled(
-        self, base: Network, width: float, size: int, stem_stride: int = 2, multiple: int = 2
+        self,
+        width: float,
+        size: int | None = None,
+        stem_stride: int | None = None,
+        multiple: int = MULTIPLE,
     ) -> BranchedConfig:
-        """The model at another width and image size, with the same ratios to its base network.
+        """The model in proportion at another width, image size or stride of the stem (None: its own).
 
-        A block's expanded channels keep their ratio to the base's block, at the base's scaled width;
-        all other channels are scaled as the base's, to multiples of
-        ``multiple`` (even). Raises ConfigError where ``base`` has other blocks.
+        What blocks give is scaled to multiples of ``multiple`` (even) as in the zoo; expanded channels keep
+        their ratio to what the block is given, and the head keeps its channels. At width 1 no channels
+        change. Raises ConfigError for odd multiples, InputError for a width out of range.
         """
         if multiple % 2:
             raise ConfigError(f"channels in multiples of {multiple} cannot be halved")
-        small = base.scaled(width, multiple)
-        shapes = small.shapes(size, stem_stride)
-        blocks = [len(stage) for stage in base.stages]
-        if blocks != [len(stage[0]) for stage in self.stages]:
-            raise ConfigError(
-                f"'{self.name}' has other blocks than '{base.name}'; name its own base"
-            )
+        check_width(width, self.name)
+
+        def channels(count: int) -> int:
+            return count if width == 1.0 else rounded(count * width, multiple)
+
+        stem = replace(
+            self.stem, out=channels(self.stem.out), stride=stem_stride or self.stem.stride
+        )
+        given, pixels = (stem.out, stem.out), strided(size or self.size, stem.stride)
         stages = []
-        for s, (stage, old, new) in enumerate(zip(self.stages, base.stages, shapes, strict=True)):
-            half = self.sync[s] == "c"
-            out = new[0].block.out
-            out = out // 2 if half else out
-            branches = []
-            for branch in stage:
-                rows = []
-                for i, (row, before, shape) in enumerate(zip(branch, old, new, strict=True)):
-                    expand = max(1, round(row.expand / before.expand * shape.block.expand))
-                    inputs = shape.inputs if i == 0 else out
-                    rows.append(Row(shape.size, row.kernel, row.stride, inputs, expand, out))
-                branches.append(tuple(rows))
-            stages.append((branches[0], branches[1]))
-        stem = replace(self.stem, out=small.stem, stride=stem_stride)
-        head = ConvRow(small.stages[-1][-1].out, small.head, 1, 1)
+        for stage, kind in zip(self.stages, self.sync, strict=True):
+            parts = 2 if kind == "c" else 1
+            first, second = (
+                _scaled_branch(rows, inputs, pixels, parts, channels)
+                for rows, inputs in zip(stage, given, strict=True)
+            )
+            stages.append((first, second))
+            given, pixels = (first[-1].out * parts, second[-1].out * parts), first[-1].out_size
+        head = replace(self.head, inputs=given[0])
         return replace(self, stem=stem, head=head, stages=tuple(stages))
 
 
-def signature_of(base: Network) -> tuple[object, ...]:
-    """Activation, stem, head, and the kernels and strides of all blocks."""
-    blocks = tuple(tuple((b.kernels[0], b.stride) for b in stage) for stage in base.stages)
-    return base.act, base.stem, base.head, blocks
+def _scaled_branch(
+    branch: tuple[Row, ...], inputs: int, size: int, parts: int, channels: Callable[[int], int]
+) -> tuple[Row, ...]:
+    rows = []
+    for row in branch:
+        expand = max(1, round(row.expand * inputs / row.inputs))
+        out = channels(row.out * parts) // parts
+        rows.append(Row(size, row.kernel, row.stride, inputs, expand, out))
+        inputs, size = out, rows[-1].out_size
+    return tuple(rows)
 
 
 def check(config: BranchedConfig) -> None:
@@ -145,6 +166,11 @@ def check(config: BranchedConfig) -> None:
         )
     if config.sync[-1] == "n":
         raise ConfigError(f"'{config.name}': the last stage has to be synchronized ('a' or 'c')")
+    for name, row in (("stem", config.stem), ("head", config.head)):
+        if row.kernel % 2 == 0:
+            raise ConfigError(
+                f"'{config.name}': '{name}' has kernel size {row.kernel}, which is even"
+            )
     size = None
     given = (config.stem.out, config.stem.out)
     for s, stage in enumerate(config.stages):
@@ -155,13 +181,12 @@ def check(config: BranchedConfig) -> None:
             raise ConfigError(f"{_at(config, s)}: the branches differ in blocks or output size")
         size = ends[0].out_size
         given = (ends[0].out, ends[1].out)
-        if config.sync[s] == "a" and given[0] != given[1]:
+        if config.sync[s] != "n" and given[0] != given[1]:
+            joined = "added" if config.sync[s] == "a" else "concatenated, which takes halves"
             raise ConfigError(
-                f"{_at(config, s)}: branches of {given[0]} and {given[1]} channels cannot be added"
+                f"{_at(config, s)}: branches of {given[0]} and {given[1]} channels cannot be {joined}"
             )
-        if config.sync[s] == "a":
-            given = (ends[0].out, ends[0].out)
-        elif config.sync[s] == "c":
+        if config.sync[s] == "c":
             given = (sum(given), sum(given))
     if config.head.inputs != given[0]:
         raise ConfigError(

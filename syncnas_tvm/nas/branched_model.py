@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from syncnas_tvm.nas.branched import BranchedConfig, Row
 from syncnas_tvm.nas.description import Network
-from syncnas_tvm.nas.layers import MBConv, conv_norm, initialise
+from syncnas_tvm.nas.layers import MBConv, classifier, conv_norm, initialise
 
 PLAIN = Network("", 0, (), 0)
 """Blocks of branched models have nothing that depends on the network."""
@@ -44,7 +44,7 @@ class BranchedModel(nn.Module):
             head.inputs, head.out, (head.kernel,), head.stride, config.act, norm=norm
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head.out, classes))
+        self.classifier = classifier(head.out, classes, dropout)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

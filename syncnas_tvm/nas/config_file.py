@@ -1,4 +1,4 @@
-"""Reads and writes configurations as SyncNAS publishes them: JSON, branched or not."""
+"""Reads and writes configurations as SyncNAS publishes them: JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, cast
 from syncnas_tvm.cli import file_written_aside
 from syncnas_tvm.errors import ConfigError
 from syncnas_tvm.nas.branched import BranchedConfig, ConvRow, Row, Stage, Sync
-from syncnas_tvm.nas.description import Block, Network
 
 ACTS = {"ReLU": "relu", "ReLU6": "relu6", "SiLU": "silu", "Hardswish": "hard_swish"}
 """The published names, which are torch's, of activations."""
@@ -75,27 +74,6 @@ def config_from_json(data: Any) -> BranchedConfig:
         bn_momentum=_number(data, "bn_momentum", 0.1),
         eps=_number(data, "eps", 1e-5),
     )
-
-
-def read_base(path: str | Path) -> Network:
-    """A network of the published form without branches; raises ConfigError.
-
-    A block has an expand convolution where that changes the number of channels.
-    """
-    data = _load(Path(path))
-    try:
-        data = _object(data)
-        stages = []
-        for s in range(_stage_count(data)):
-            rows = _rows(data[str(s)], f"stage '{s}'")
-            act = _act(data)
-            stages.append(tuple(Block(r.expand, r.out, r.stride, (r.kernel,), act) for r in rows))
-        _no_others(data, {"name", "act", "stem", "head", "bn_momentum", "eps"}, len(stages))
-        stem, head = _conv(data, "stem"), _conv(data, "head")
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    name = str(data.get("name", ""))
-    return Network(name, stem.out, tuple(stages), head.out, act=_act(data), source=str(path))
 
 
 def _load(path: Path) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from syncnas_tvm.errors import DataError, InputError
+from syncnas_tvm.nas.digest import digest_of
 
 Split = Literal["train", "val", "test"]
 Batch = tuple[Tensor, Tensor]
@@ -25,7 +26,13 @@ class Data(ABC):
     classes: int
     channels: int
     size: int
-    stem_stride: int = 2
+    stem_stride: int | None = None
+    """What suits the images; None is the models' own."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Tells the training images from others."""
 
     @abstractmethod
     def count(self, split: Split) -> int:
@@ -80,8 +87,8 @@ class DataSpec:
 class DataOptions:
     """What makes a proxy of a data set: smaller images, some of the classes, some of the images.
 
-    None takes all there is; ``stem_stride`` is that of the models, 1 for small images. ``val_share`` of the training images are held out for validation, the
-    same ones whatever the training's seed.
+    None takes all there is; ``stem_stride`` is that of the models, 1 for small images. ``val_share`` of
+    the training images are held out for validation, the same ones whatever the training's seed.
     """
 
     size: int | None = None
@@ -139,6 +146,11 @@ class ImageTensors(Data):
         self.channels = train[0].shape[1]
         self.size = options.size or train[0].shape[-1]
         self.stem_stride = options.stem_stride or stem_stride
+
+    @property
+    def digest(self) -> str:
+        """See :attr:`Data.digest`."""
+        return digest_of(*self._splits["train"])
 
     def count(self, split: Split) -> int:
         """See :meth:`Data.count`."""

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from syncnas_tvm.errors import InputError
+
 Rounding = Literal["eights", "nearest"]
 HeadScales = Literal["never", "above", "always"]
 Base = Literal["inputs", "expanded"]
 
+STEM_STRIDE = 2
+"""Of the networks as published."""
 MULTIPLE = 2
 """What channels of trained stand-ins are multiples of: narrow ones keep the proportions."""
 
@@ -92,7 +96,9 @@ class Network:
         for stage in self.stages:
             yield from stage
 
-    def shapes(self, size: int = 224, stem_stride: int = 2) -> tuple[tuple[BlockShape, ...], ...]:
+    def shapes(
+        self, size: int = 224, stem_stride: int = STEM_STRIDE
+    ) -> tuple[tuple[BlockShape, ...], ...]:
         """The blocks of each stage at their places, for images of ``size`` x ``size`` pixels."""
         size, inputs = strided(size, stem_stride), self.stem
         stages = []
@@ -118,7 +124,9 @@ class Network:
         Channels are multiples of ``multiple``: eight as published; with two, a much narrower network
         still has the proportions of the whole (ReXNet has multiples of one in either case).
         ``head_scales`` says whether the head's channels are too: never, above width 1, or always.
+        Raises InputError for a width out of range.
         """
+        check_width(width, self.name)
         if width == 1.0:
             return self
         inputs, scaled_inputs = self.stem, self._scale(self.stem, width, multiple)
@@ -161,6 +169,12 @@ class Network:
         if block.stride != 1:
             return False
         return inputs <= block.out if self.rexnet else inputs == block.out
+
+
+def check_width(width: float, name: str) -> None:
+    """Raise InputError where no model can be made of ``name`` at ``width``."""
+    if not 0.05 <= width <= 8:
+        raise InputError(f"width {width:g} of '{name}' is not between 0.05 and 8")
 
 
 def strided(size: int, stride: int) -> int:

@@ -12,8 +12,11 @@ from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.allocate import CAP
 from syncnas_tvm.nas.data import DataOptions, DataSpec
 from syncnas_tvm.nas.description import MULTIPLE
+from syncnas_tvm.nas.names import SCHEMES
 from syncnas_tvm.nas.settings import TrainSettings, learning_rate
-from syncnas_tvm.nas.task import BaseWeights, SearchTask
+from syncnas_tvm.nas.task import SearchTask
+from syncnas_tvm.nas.training import TrainTask
+from syncnas_tvm.nas.weights import Weights
 
 PROXY: dict[str, dict[str, Any]] = {
     "imagenet": {"epochs": 15, "size": 128, "classes": 100, "warmup_epochs": 1.0, "ema": 0.999},
@@ -22,7 +25,6 @@ PROXY: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 6, "width": 0.25, "batch": 64, "warmup_epochs": 1.0, "ema": 0.99},
 }  # fmt: skip
 """What ``--proxy`` makes of a data set, where no other flag says so."""
-SCHEMES = ("own", "timm", "torchvision")
 
 
 def add_data_arguments(parser: Parser) -> None:
@@ -72,10 +74,9 @@ def add_training_arguments(parser: Parser) -> None:
     recipe.add_argument("--threads", type=natural, default=0, help="of torch on the CPU")
 
 
-def add_target_arguments(parser: Parser) -> None:
-    """The target, its costs, and the budget."""
-    where = parser.add_argument_group("target")
-    where.add_argument(
+def add_base_argument(parser: argparse._ActionsContainer) -> None:
+    """The base network."""
+    parser.add_argument(
         "--base-model",
         "--base",
         default="mobilenet_v2",
@@ -83,6 +84,12 @@ def add_target_arguments(parser: Parser) -> None:
         dest="base",
         help="base network",
     )
+
+
+def add_target_arguments(parser: Parser) -> None:
+    """The target, its costs, and the budget."""
+    where = parser.add_argument_group("target")
+    add_base_argument(where)
     where.add_argument("--target", default="rk3399", help="a device's name or .toml file")
     where.add_argument(
         "--budget", type=positive_float, default=1.0, help="times the base's latency (default: 1.0)"
@@ -130,30 +137,28 @@ def settings_of(options: argparse.Namespace, name: str) -> tuple[TrainSettings, 
     return settings, data, pick("width", 1.0)
 
 
-def task_of(options: argparse.Namespace, folder: Path | None, device: str) -> SearchTask:
-    """The search that the flags ask for."""
+def training_of(options: argparse.Namespace, device: str) -> TrainTask:
+    """The training that the flags ask for."""
     spec = DataSpec.parse(options.data)
     settings, data, width = settings_of(options, spec.name)
     if settings.distil and options.base_checkpoint is None:
         raise InputError("--distil needs the base's weights: --base-checkpoint FILE")
     weights = None
     if options.base_checkpoint is not None:
-        weights = BaseWeights(options.base_checkpoint, options.base_scheme)
+        weights = Weights(options.base_checkpoint, options.base_scheme)
+    return TrainTask(options.base, spec, data, settings, width, options.multiple, weights, device)
+
+
+def task_of(options: argparse.Namespace, folder: Path | None, device: str) -> SearchTask:
+    """The search that the flags ask for."""
     return SearchTask(
-        options.base,
-        options.target,
-        options.budget,
-        spec,
-        data,
-        settings,
-        width,
-        options.multiple,
-        options.step,
-        options.cap,
-        tuple(options.measurements),
-        weights,
-        folder,
-        device,
+        **vars(training_of(options, device)),
+        target=options.target,
+        budget=options.budget,
+        step=options.step,
+        cap=options.cap,
+        measurements=tuple(options.measurements),
+        folder=folder,
     )
 
 

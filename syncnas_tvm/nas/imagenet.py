@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from syncnas_tvm.errors import DataError
 from syncnas_tvm.nas.data import Batch, Data, DataOptions, Split
+from syncnas_tvm.nas.digest import digest_of
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -25,11 +26,11 @@ class ImageNet(Data):
     """
 
     channels = 3
-    stem_stride = 2
 
     def __init__(self, folder: Path, options: DataOptions) -> None:
         vision = import_torchvision()
         self.size, self._options = options.size or 224, options
+        self.stem_stride = options.stem_stride
         transforms = vision.transforms
         normalise = [transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
         resize = transforms.Resize(round(self.size * 256 / 224))
@@ -53,6 +54,13 @@ class ImageNet(Data):
             keep = self._of_classes(found)
             self._sets["test"] = Subset(found, keep)
 
+    @property
+    def digest(self) -> str:
+        """See :attr:`Data.digest`: of the images' classes and names, not of what is in them."""
+        train = self._set("train")
+        chosen = (train.dataset.samples[i] for i in train.indices)
+        return digest_of(*((Path(path).name, label) for path, label in chosen))
+
     def count(self, split: Split) -> int:
         """See :meth:`Data.count`."""
         return len(self._set(split))
@@ -62,7 +70,7 @@ class ImageNet(Data):
         training = split == "train"
         yield from DataLoader(
             self._set(split),
-            batch,
+            min(batch, self.count(split)) or 1,
             shuffle=training,
             drop_last=training,
             num_workers=self._options.workers,

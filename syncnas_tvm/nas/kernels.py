@@ -7,7 +7,7 @@ model can be timed before it is built. ``tests/test_nas_allocate.py`` compares t
 from __future__ import annotations
 
 from syncnas_tvm.errors import ConfigError
-from syncnas_tvm.nas.description import BlockShape, Network
+from syncnas_tvm.nas.description import BlockShape, Network, strided
 from syncnas_tvm.work import Epilogue, Kernel, Lane
 
 ACTIVATIONS: dict[str, tuple[Epilogue, ...]] = {
@@ -35,7 +35,7 @@ def convolution(
     """A convolution with bias, activation and residual, on ``size`` x ``size`` pixels."""
     if act not in ACTIVATIONS:
         raise ConfigError(f"activation {act} has no kernel description; take relu, relu6 or silu")
-    after = -(-size // stride)
+    after = strided(size, stride)
     result = (1, out, after, after)
     added = (Epilogue("add", (result,)),) if residual else ()
     return Kernel(

@@ -122,6 +122,13 @@ class MBConv(nn.Module):
         return x + y if self.residual else y
 
 
+def classifier(inputs: int, classes: int, dropout: float) -> nn.Sequential:
+    """A dense layer behind dropout; raises InputError for fewer than two classes."""
+    if classes < 2:
+        raise InputError(f"a classifier needs at least 2 classes, not {classes}")
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, classes))
+
+
 def initialise(model: nn.Module) -> None:
     """He's initialisation of convolutions by fan-out, a small normal one of dense layers."""
     for module in model.modules():

@@ -5,26 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import read_config
 from syncnas_tvm.nas.data import Data
-from syncnas_tvm.nas.description import MULTIPLE
-from syncnas_tvm.nas.model import build
-from syncnas_tvm.nas.strategy import STAGES
-from syncnas_tvm.nas.zoo import network
+from syncnas_tvm.nas.description import MULTIPLE, STEM_STRIDE
+from syncnas_tvm.nas.model import Mobile, build
+from syncnas_tvm.nas.weights import Weights
+
+SIZE, CHANNELS, CLASSES = 224, 3, 1000
+"""What networks of the zoo are described with: ImageNet's."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What goes in and what comes out: pixels, channels, classes; the stem's stride."""
+    """What goes in and what comes out: pixels, channels, classes; the stem's stride.
 
-    size: int = 224
-    channels: int = 3
-    classes: int = 1000
-    stem_stride: int = 2
+    None stands for what the weights are of, else for what the model is described with.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+    classes: int | None = None
+    stem_stride: int | None = None
 
     @staticmethod
     def of(data: Data) -> Shape:
@@ -32,38 +35,45 @@ class Shape:
         return Shape(data.size, data.channels, data.classes, data.stem_stride)
 
 
-def build_any(
-    base: str | None, config: Path | None, width: float, shape: Shape, multiple: int = MULTIPLE
-) -> nn.Module:
-    """The named model. A configuration keeps its own widths at width 1.
+@dataclass(frozen=True)
+class Loaded:
+    """A model, and the images that it takes: pixels along an edge, and channels."""
 
-    At other widths or strides it is scaled with its base, which its stem and head tell: raises
-    InputError where no network of the zoo has them.
+    model: Mobile | BranchedModel
+    size: int
+    channels: int
+
+
+def load(
+    base: str | None,
+    config: Path | None,
+    width: float,
+    shape: Shape,
+    multiple: int = MULTIPLE,
+    weights: Weights | None = None,
+) -> Loaded:
+    """The named model, scaled, with its ``weights`` where there are some.
+
+    Raises InputError where neither a network nor a configuration is named, or both.
     """
+    if (base is None) == (config is None):
+        raise InputError("give either --base-model NAME or a configuration")
+    classes, channels = shape.classes, shape.channels
+    if weights is not None:
+        classes = classes or weights.classes(base)
+        channels = channels or weights.channels(base)
+    classes = classes or CLASSES
+    model: Mobile | BranchedModel
     if base is not None:
-        return build(
-            base,
-            width,
-            shape.classes,
-            inputs=shape.channels,
-            stem_stride=shape.stem_stride,
-            multiple=multiple,
-        )
-    assert config is not None
-    found = read_config(config)
-    if width != 1.0 or shape.stem_stride != found.stem.stride:
-        found = found.scaled(
-            network(base_of(found.signature)), width, shape.size, shape.stem_stride, multiple
-        )
-    return BranchedModel(found, shape.classes, inputs=shape.channels)
-
-
-def base_of(signature: tuple[object, ...]) -> str:
-    """The network of the zoo that a configuration was made from."""
-    from syncnas_tvm.nas.branched import signature_of
-    from syncnas_tvm.nas.zoo import ZOO
-
-    for name, found in ZOO.items():
-        if len(found.stages) == STAGES and signature_of(found) == signature:
-            return name
-    raise InputError("the configuration belongs to no network of the zoo: it cannot be scaled")
+        size, channels = shape.size or SIZE, channels or CHANNELS
+        stride = shape.stem_stride or STEM_STRIDE
+        model = build(base, width, classes, inputs=channels, stem_stride=stride, multiple=multiple)
+    else:
+        assert config is not None
+        found = read_config(config)
+        size, channels = shape.size or found.size, channels or found.stem.inputs
+        scaled = found.scaled(width, size, shape.stem_stride, multiple)
+        model = BranchedModel(scaled, classes, inputs=channels)
+    if weights is not None:
+        weights.load(model)
+    return Loaded(model, size, channels)

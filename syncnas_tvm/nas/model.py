@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from syncnas_tvm.errors import InputError
-from syncnas_tvm.nas.description import Network
-from syncnas_tvm.nas.layers import MBConv, activation, conv_norm, initialise
-from syncnas_tvm.nas.zoo import ZOO
+from syncnas_tvm.nas.description import STEM_STRIDE, Network
+from syncnas_tvm.nas.layers import MBConv, activation, classifier, conv_norm, initialise
 from syncnas_tvm.nas.zoo import network as by_name
 
 
 class Mobile(nn.Module):
     """A network built from its description: (N, inputs, H, W) images to (N, classes) logits.
 
-    ``size`` is checked where it is used and only decides shapes that reports show; any image of at
-    least 32 pixels runs. ``stem_stride`` 1 suits images of 32 pixels.
+    Any image of at least 32 pixels runs; ``stem_stride`` 1 suits images of 32 pixels. Raises InputError
+    for fewer than two classes.
     """
 
     def __init__(
@@ -24,7 +22,7 @@ class Mobile(nn.Module):
         classes: int = 1000,
         *,
         inputs: int = 3,
-        stem_stride: int = 2,
+        stem_stride: int = STEM_STRIDE,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
@@ -40,7 +38,7 @@ class Mobile(nn.Module):
             self.hidden = nn.Sequential(nn.Linear(network.head, network.hidden), activation(act))
         self.pool = nn.AdaptiveAvgPool2d(1)
         width = network.hidden or network.head
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, classes))
+        self.classifier = classifier(width, classes, dropout)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +65,7 @@ def build(
     classes: int = 1000,
     *,
     inputs: int = 3,
-    stem_stride: int = 2,
+    stem_stride: int = STEM_STRIDE,
     dropout: float = 0.2,
     multiple: int = 8,
 ) -> Mobile:
@@ -75,10 +73,7 @@ def build(
 
     Raises InputError for an unknown name, a width out of range, or fewer than two classes.
     """
-    if classes < 2:
-        raise InputError(f"a classifier needs at least 2 classes, not {classes}")
     if isinstance(network, str):
-        by_name(network, width)  # complains about either
-        network = ZOO[network]
+        network = by_name(network)
     found = network.scaled(width, multiple)
     return Mobile(found, classes, inputs=inputs, stem_stride=stem_stride, dropout=dropout)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.description import BlockShape, Network
 
-SCHEMES = ("timm", "torchvision")
+OTHERS = ("timm", "torchvision")
+SCHEMES = ("own", *OTHERS)
+"""Whose names a checkpoint has; our own are SyncNAS's."""
 TORCHVISION = ("mobilenet_v2", "mnasnet_b1", "mobilenet_v3_large", "efficientnet_b0")
 """Networks of the zoo that torchvision has; timm has all but FBNet-B and ProxylessNAS."""
 NOT_TIMM = ("fbnet_b", "proxylessnas_r")
@@ -73,8 +75,8 @@ def name_map(network: Network, scheme: str) -> Pairs:
 
     Raises InputError where there is no such checkpoint.
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"unknown checkpoint scheme '{scheme}'; take one of {', '.join(SCHEMES)}")
+    if scheme not in OTHERS:
+        raise InputError(f"unknown checkpoint scheme '{scheme}'; take one of {', '.join(OTHERS)}")
     known = network.name in TORCHVISION if scheme == "torchvision" else network.name not in NOT_TIMM
     if not known:
         raise InputError(f"{scheme} has no network '{network.name}'; take the other scheme")

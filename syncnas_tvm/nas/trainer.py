@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from syncnas_tvm.nas.data import Data, Split
 from syncnas_tvm.nas.settings import TrainSettings
 
 EVALUATION_BATCH = 512
+FORMAT = 2
+"""Of a training's checkpoint."""
 LAYOUT = torch.channels_last
 """Of a model's weights and images while it is trained: twice as fast as channels first on a CPU, and what
 GPUs multiply halves in."""
@@ -56,8 +58,9 @@ class Trainer:
     """One training of ``model`` on ``data``, on ``device``.
 
     With a ``path``, everything is saved there after each epoch, and a training that was interrupted
-    goes on from there: on a CPU with the same result as without the interruption. Raises
-    CheckpointError where the file is damaged or of another training.
+    goes on from there: on a CPU with the same result as without the interruption. ``origin`` says what
+    the model is and what it starts from. Raises CheckpointError where the file is damaged or of another
+    training: of other settings, data or origin.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Trainer:
         path: Path | None = None,
         device: str = "cpu",
         teacher: nn.Module | None = None,
+        origin: Mapping[str, str | None] | None = None,
     ) -> None:
         self.data, self.settings, self.path = data, settings, path
+        self.origin = dict(origin or {})
         self.device = torch.device(device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -167,9 +172,9 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "format": 1,
+            "format": FORMAT,
             "epoch": self.epoch,
-            "settings": self.settings.to_json(),
+            "training": self._training(),
             "model": self.model.state_dict(),
             "ema": self.averaged.module.state_dict() if self.settings.ema else {},
             "updates": int(self.averaged.n_averaged),
@@ -178,14 +183,27 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
 
+    def _training(self) -> dict[str, Any]:
+        """What an interrupted training and the one that goes on have to have in common."""
+        settings = self.settings.to_json()
+        settings.pop("threads")
+        data = {
+            "images": self.data.count("train"),
+            "image size": self.data.size,
+            "classes": self.data.classes,
+            "data": self.data.digest,
+        }
+        return {**self.origin, **data, **settings}
+
     def _load(self, path: Path) -> None:
         state = checkpoint.read(path)
-        known = self.settings.to_json()
-        found = state.get("settings")
-        if not isinstance(found, dict) or state.get("format") != 1:
-            raise CheckpointError(f"checkpoint {path} is no training's; delete it or name another")
-        for key, value in known.items():
-            if key != "threads" and found.get(key) != value:
+        found = state.get("training")
+        if not isinstance(found, dict) or state.get("format") != FORMAT:
+            raise CheckpointError(
+                f"checkpoint {path} is no training's, or another version's; delete it or name another"
+            )
+        for key, value in self._training().items():
+            if found.get(key) != value:
                 raise CheckpointError(
                     f"checkpoint {path} is of a training with {key} {found.get(key)}, not {value};"
                     " delete it or name another"
@@ -197,7 +215,8 @@ class Trainer:
             self.averaged.n_averaged.fill_(state["updates"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # a CPU's has no state
+                self.scaler.load_state_dict(state["scaler"])
             self.epoch = int(state["epoch"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             line = str(error).strip().splitlines()[0]

@@ -302,6 +302,4 @@ def network(name: str, width: float = 1.0) -> Network:
     """The network ``name`` at ``width``; raises InputError naming those that there are."""
     if name not in ZOO:
         raise InputError(f"unknown network '{name}'; take one of {', '.join(ZOO)}")
-    if not 0.05 <= width <= 8:
-        raise InputError(f"width {width:g} of '{name}' is not between 0.05 and 8")
     return ZOO[name].scaled(width)
