@@ -239,20 +239,27 @@ def natural(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """For argparse: a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    number = _finite_float(text)
+    if not number > 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return number
 
 
 def not_negative(text: str) -> float:
     """For argparse: a finite number from 0 up."""
-    if text.strip() in ("0", "0.0"):
-        return 0.0
-    return positive_float(text)
+    number = _finite_float(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 up")
+    return number
+
+
+def _finite_float(text: str) -> float:
+    """NaN where ``text`` is no finite number."""
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def check_writable(flag: str, path: Path) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from syncnas_tvm.targets import Target
 
 Shapes = Mapping[str, tuple[int, ...]]
+STRATEGY = "mcts"
 
 
 def make_parser() -> Parser:
@@ -54,7 +55,10 @@ def make_parser() -> Parser:
     plan.add_argument(
         "--split-all", action="store_true", help="split every region that can be split"
     )
-    plan.add_argument("--strategy", default="mcts", help="how plans are searched (default: mcts)")
+    plan.add_argument(
+        "--strategy",
+        help=f"how plans are searched: mcts, dp, beam, greedy, random, exhaustive (default: {STRATEGY})",
+    )
     plan.add_argument(
         "--evaluations", type=positive_int, metavar="N", help="end the search after so many plans"
     )
@@ -170,7 +174,8 @@ def _work(command: Command) -> None:
     from syncnas_tvm.progress import StageProgress
     from syncnas_tvm.targets import load_target
 
-    strategy(options.strategy)
+    search = options.strategy or STRATEGY
+    strategy(search)  # a wrong one is said now
     CostMode(options.cost_mode, options.sync_us)
     target = load_target(options.target)
     passes = [load_pass(spec) for spec in options.passes]
@@ -190,7 +195,7 @@ def _work(command: Command) -> None:
                 gpu_dtype=options.gpu_dtype,
                 cpu_dtype=options.cpu_dtype,
                 gpu_weights=options.gpu_weights,
-                strategy=options.strategy,
+                strategy=search,
                 budget=_budget(options),
                 seed=options.seed,
                 cost_mode=options.cost_mode,
@@ -216,14 +221,15 @@ def _work(command: Command) -> None:
 def _check_flags(options: argparse.Namespace) -> None:
     """Whatever can be said about the flags before anything is read."""
     fixed = "--plan" if options.plan is not None else "--split-all" if options.split_all else ""
+    alone = "" if options.lanes == "both" else f"--lanes {options.lanes}"
     if options.plan is not None and options.split_all:
         raise InputError("--plan and --split-all: give one of them")
-    if fixed and options.lanes != "both":
-        raise InputError(f"--lanes {options.lanes} and {fixed}: give one of them")
-    if fixed and options.search_state is not None:
-        raise InputError(f"--search-state and {fixed}: give one of them, nothing is searched")
-    if options.search_state is not None and options.lanes != "both":
-        raise InputError(f"--search-state and --lanes {options.lanes}: nothing is searched there")
+    if fixed and alone:
+        raise InputError(f"{alone} and {fixed}: give one of them")
+    for flag in ("search_state", "strategy", "evaluations", "seconds"):
+        if (fixed or alone) and getattr(options, flag) is not None:
+            name = f"--{flag.replace('_', '-')}"
+            raise InputError(f"{name} and {fixed or alone}: leave one out, nothing is searched")
     if (options.measured_device or options.measured_gpu_dtype != "float32") and not (
         options.measurements
     ):

@@ -80,7 +80,7 @@ def compile_onnx(
     The plan is searched with ``strategy``, unless one is given (``plan``) or every region that can
     be split is to be split (``split_all``); ``lanes`` restricts it to one lane. ``cost_mode`` and
     ``sync_us`` say how plans are scored (:class:`syncnas_tvm.planner.CostMode`), ``cost_model`` what
-    kernels take instead of what is measured here or the target's roofline. The search in the file
+    kernels take instead of what is measured here or predicted by the target's learned models. The search in the file
     ``search_state`` is continued, where there is one, and saved there. ``verify`` runs the
     executable on random inputs and on ``verify_inputs`` and compares with onnxruntime; it is on by
     default for targets that run here, as is ``timed``, which measures the latency of the plan and

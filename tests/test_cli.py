@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from cli_tools import SIZE, Shell
+from cli_tools import ROOT, SIZE, Shell
 
 from syncnas_tvm.cost_models.dataset import Dataset
 from syncnas_tvm.errors import TargetError
 from syncnas_tvm.measure import main as measure_main
+from syncnas_tvm.planner import STRATEGIES
 from syncnas_tvm.targets import load_target
 
 SHAPE = (1, 3, SIZE, SIZE)
@@ -51,6 +52,8 @@ def test_compile_json(shell, compiled):
         assert compiled["latency_us"][lanes]["measured"] > 0
     assert 0 <= compiled["max_rel_error"] <= 1e-4
     assert compiled["max_abs_error"] >= 0
+    documented = (ROOT / "docs/cli.md").read_text()
+    assert all(f"`{name}`" in documented for name in compiled)
     stages = {"import", "regions", "measure", "plan", "build", "verify", "time"}
     assert compiled["seconds"].keys() == stages
 
@@ -263,7 +266,15 @@ def test_inspect_needs_no_gpu(shell, compiled):
         (("MODEL", "--output", "o", "--sync-us", "5"), "not for timeline"),
         (("MODEL", "--output", "o", "--measured-device", "x"), "are for --measurements"),
         (("MODEL", "--output", "o", "--measurements", "no.log"), "no.log: not a TopHub log"),
+        (("MODEL", "--output", "o", "--sync-us", "-1"), "not a number from 0 up"),
+        (("MODEL", "--output", "o", "--sync-us", "0.00"), "not for timeline"),
         (("MODEL", "--output", "o", "--split-all", "--search-state", "s"), "nothing is searched"),
+        (
+            ("MODEL", "--output", "o", "--lanes", "cpu", "--strategy", "dp"),
+            "--strategy and --lanes",
+        ),
+        (("MODEL", "--output", "o", "--plan", "p", "--evaluations", "9"), "nothing is searched"),
+        (("MODEL", "--output", "o", "--split-all", "--seconds", "1"), "--seconds and --split-all"),
         (("MODEL", "--output", "."), "current folder"),
         (("MODEL", "--output", "MODEL"), "is a file"),
         (("MODEL", "--output", "MODEL/o"), "is not a folder"),
@@ -359,6 +370,8 @@ def test_help(shell, command):
     done = shell(command, "--help")
     assert done.returncode == 0
     assert "--json" in done.stdout
+    if command == "compile":
+        assert all(name in done.stdout for name in STRATEGIES)
 
 
 def test_the_tools_see_a_wrong_exit_code(shell):
