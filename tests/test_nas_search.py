@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from nas_worker import reward
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from postgres import postgres_server
 
-from syncnas_tvm.errors import InputError
-from syncnas_tvm.nas.sampler import Exhausted
+from syncnas_tvm.errors import InputError, SyncNASError
+from syncnas_tvm.nas.sampler import DEATH, LIMITS, Exhausted
 from syncnas_tvm.nas.strategy import SyncStrategy, strategies
 from syncnas_tvm.nas.study import fail_stale, open_storage, open_study
 from syncnas_tvm.nas.tree import StrategyTree
@@ -62,8 +63,6 @@ def test_running_evaluations_are_not_suggested_and_repel():
         asked.append(strategy)
     assert tree.exhausted
     assert tree.ask() is None
-    tree.cancel(asked[10])
-    assert tree.ask() == asked[10]
 
 
 def test_a_virtual_loss_sends_the_next_worker_elsewhere():
@@ -85,7 +84,6 @@ def test_a_reward_counts_once():
     strategy = tree.ask()
     tree.tell(strategy, 1.0)
     tree.tell(strategy, 100.0)
-    tree.cancel(strategy)
     assert len(tree) == 1
 
 
@@ -181,12 +179,71 @@ def test_a_failing_evaluation_is_noted_and_given_up(storage):
     assert [t.user_attrs["error"] for t in failed] == ["RuntimeError: out of memory"] * 3
 
 
-def test_a_users_error_ends_the_worker(storage):
-    def evaluate(strategy):
-        raise InputError("no such data")
+def memory_study(stages=3):
+    return open_study(InMemoryStorage(), "test", stages, {})
 
-    with pytest.raises(InputError, match="no such data"):
-        Worker(study_of(storage), evaluate, 3, 10).run()
+
+def work(study, evaluate, trials=1000):
+    return Worker(study, evaluate, 3, trials, poll_s=0.01).run()
+
+
+def succeed(strategy):
+    return Outcome(reward(strategy))
+
+
+def test_where_every_evaluation_fails_the_worker_ends_and_no_strategy_is_lost():
+    def evaluate(strategy):
+        raise RuntimeError("CUDA out of memory")
+
+    study = memory_study()
+    for _ in range(4):
+        with pytest.raises(SyncNASError, match=r"3 strategies in a row failed.*CUDA out of memory"):
+            work(study, evaluate)
+    assert len(study.get_trials()) == len(set(names(study, TrialState.FAIL))) == 12
+    assert work(study, succeed) == 18
+
+
+def test_strategies_that_do_not_fit_are_no_successes_between_failures():
+    seen = []
+
+    def evaluate(strategy):
+        seen.append(strategy)
+        if len(seen) % 2:
+            raise RuntimeError("CUDA out of memory")
+        return Outcome(0.0, {"feasible": False})
+
+    with pytest.raises(SyncNASError, match="in a row failed"):
+        work(memory_study(), evaluate)
+    assert len(seen) == len(set(seen)) == 5
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), InputError("no such data")])
+def test_an_interruption_ends_the_worker_and_does_not_count_as_a_failure(cause):
+    seen = []
+
+    def evaluate(strategy):
+        seen.append(strategy)
+        raise cause
+
+    study = memory_study()
+    for _ in range(30):
+        with pytest.raises(type(cause)):
+            work(study, evaluate)
+    assert len(set(seen)) == 1  # each time the same goes on, from its checkpoint
+    assert work(study, succeed) == 18
+
+
+def test_only_a_strategy_whose_workers_die_again_and_again_is_given_up():
+    study = memory_study()
+    first = study.ask().relative_params
+    for _ in range(LIMITS[DEATH] - 1):
+        fail_stale(study, 0.0)
+        assert study.ask().relative_params == first
+    fail_stale(study, 0.0)
+    assert study.ask().relative_params != first
+    assert {t.user_attrs["error"] for t in study.get_trials(states=(TrialState.FAIL,))} == {
+        "its worker died"
+    }
 
 
 def test_a_storage_that_is_none(tmp_path):
@@ -195,6 +252,10 @@ def test_a_storage_that_is_none(tmp_path):
         open_storage(str(tmp_path / "no.db"))
     with pytest.raises(InputError, match="--storage nosql"):
         open_storage("nosql://host/x")
+    for text in ("garbage", "[]\n", "garbage\nand more\n", "{}\n"):
+        (tmp_path / "no.log").write_text(text)
+        with pytest.raises(InputError, match=r"--storage .*no.log cannot be opened"):
+            open_storage(str(tmp_path / "no.log"))
 
 
 def test_strategies_enqueued_by_hand_come_first(storage):

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, cast
 
 from optuna import Study
@@ -18,8 +19,15 @@ from syncnas_tvm.nas.strategy import KINDS, SyncStrategy
 from syncnas_tvm.nas.tree import StrategyTree, rebuilt
 
 CLAIM = "syncnas:claim"
-ATTEMPTS = 3
-"""A strategy whose evaluation failed so often is given up."""
+FAILURE = "syncnas:failure"
+"""Attribute of a failed trial: why it has no reward. Without it the evaluation itself raised."""
+ERROR, DEATH, INTERRUPTION = "error", "death", "interruption"
+LIMITS = {ERROR: 3, DEATH: 20}
+"""A strategy whose evaluation failed so often for that reason is given up.
+
+A worker may die for reasons of its own, as a preempted job does, or of the strategy, which takes too
+much memory: so many deaths of the same strategy are no chance. Interruptions are nobody's fault.
+"""
 
 
 class Exhausted(Exception):
@@ -50,11 +58,15 @@ def parameters(strategy: SyncStrategy) -> dict[str, Any]:
 
 @dataclass
 class History:
-    """What the trials of a study say: rewards, strategies in evaluation, and how often one failed."""
+    """What the trials of a study say: rewards, strategies in evaluation, and why which have failed.
+
+    ``ends`` of trainings that were not cut short: when, and whether with a reward.
+    """
 
     finished: list[tuple[SyncStrategy, float]] = field(default_factory=list)
     running: set[SyncStrategy] = field(default_factory=set)
-    failed: dict[SyncStrategy, int] = field(default_factory=dict)
+    failed: dict[SyncStrategy, list[str]] = field(default_factory=dict)
+    ends: list[tuple[datetime, bool]] = field(default_factory=list)
 
     @staticmethod
     def of(trials: Sequence[FrozenTrial], stages: int, own: int | None = None) -> History:
@@ -64,30 +76,48 @@ class History:
             strategy = strategy_of(trial, stages)
             if strategy is None or trial.number == own:
                 continue
+            ended = trial.datetime_complete or datetime.min
             if trial.state == TrialState.COMPLETE and trial.values:
                 history.finished.append((strategy, float(trial.values[0])))
+                if trial.user_attrs.get("feasible", True):
+                    history.ends.append((ended, True))
             elif trial.state == TrialState.FAIL:
-                history.failed[strategy] = history.failed.get(strategy, 0) + 1
+                why = trial.user_attrs.get(FAILURE, ERROR)
+                history.failed.setdefault(strategy, []).append(why)
+                if why == ERROR:
+                    history.ends.append((ended, False))
             else:
                 history.running.add(strategy)
         return history
 
-    def tree(self, stages: int, seed: int) -> StrategyTree:
+    @property
+    def given_up(self) -> list[SyncStrategy]:
+        """Strategies that failed too often for the same reason."""
+        return [
+            strategy
+            for strategy, reasons in self.failed.items()
+            if any(reasons.count(why) >= limit for why, limit in LIMITS.items())
+        ]
+
+    def wanted(self, stages: int, seed: int) -> SyncStrategy | None:
+        """The strategy to evaluate next; None where none is left.
+
+        First come those that were interrupted, which go on from their checkpoints. One that failed has to
+        wait until another training has succeeded, or nothing else is left: what makes all of them fail
+        is not to be counted as its fault.
+        """
+        busy = {s for s, _ in self.finished} | self.running | set(self.given_up)
+        again = [s for s in self.failed if s not in busy]
+        succeeded = max(self.ends)[1] if self.ends else False
+        first = [s for s in again if succeeded or self.failed[s][-1] != ERROR]
+        return next(iter(first), None) or self._tree(stages, seed).ask() or next(iter(again), None)
+
+    def _tree(self, stages: int, seed: int) -> StrategyTree:
         """The tree of this history; strategies that are given up have no reward."""
-        tree = rebuilt(stages, seed, self.finished, self.running)
+        tree = rebuilt(stages, seed, self.finished, self.running | set(self.failed))
         for strategy in self.given_up:
             tree.tell(strategy, 0.0)
         return tree
-
-    @property
-    def given_up(self) -> list[SyncStrategy]:
-        """Strategies that failed too often."""
-        return [s for s, count in self.failed.items() if count >= ATTEMPTS]
-
-    def to_retry(self) -> SyncStrategy | None:
-        """A strategy whose evaluation came to nothing and is not under way again."""
-        busy = {s for s, _ in self.finished} | self.running | set(self.given_up)
-        return next((s for s in self.failed if s not in busy), None)
 
 
 def strategy_of(trial: FrozenTrial, stages: int) -> SyncStrategy | None:
@@ -132,8 +162,7 @@ class StrategySampler(BaseSampler):
         storage, own = study._storage, trial._trial_id
         while True:
             history = self._history(study, trial)
-            tree = history.tree(self.stages, self.seed + trial.number)
-            wanted = history.to_retry() or tree.ask()
+            wanted = history.wanted(self.stages, self.seed + trial.number)
             if wanted is None:
                 storage.set_trial_state_values(own, TrialState.FAIL)
                 raise Exhausted("every strategy was evaluated, or is being evaluated")

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from syncnas_tvm.errors import InputError, error_line
-from syncnas_tvm.nas.sampler import StrategySampler
+from syncnas_tvm.nas.sampler import DEATH, FAILURE, StrategySampler
 
 SETTINGS = "syncnas:settings"
 BEAT = "syncnas:beat"
@@ -32,6 +32,7 @@ def open_storage(where: str) -> BaseStorage:
     try:
         if "://" not in where and Path(where).suffix in JOURNAL_SUFFIXES:
             Path(where).parent.mkdir(parents=True, exist_ok=True)
+            _check_journal(Path(where))
             return JournalStorage(JournalFileBackend(where))
         if "://" not in where:
             Path(where).parent.mkdir(parents=True, exist_ok=True)
@@ -63,18 +64,30 @@ def open_study(
         direction="maximize",
         load_if_exists=True,
     )
-    wanted = json.loads(json.dumps(dict(settings)))
+    wanted = as_json(settings)
     found = study.user_attrs.get(SETTINGS)
     if found is None:
         study.set_user_attr(SETTINGS, wanted)
         return study
+    if other := difference(found, wanted):
+        raise InputError(
+            f"study '{name}' has {other}; give the same flags, or another --study with an --output of"
+            " its own"
+        )
+    return study
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` as they are read again: tuples are lists."""
+    return dict(json.loads(json.dumps(dict(settings))))
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first setting in which both differ, and how; empty where they are the same."""
     for key in sorted(set(found) | set(wanted)):
         if found.get(key) != wanted.get(key):
-            raise InputError(
-                f"study '{name}' has {key} {found.get(key)}, not {wanted.get(key)};"
-                " give the same flags, or another --study or --output"
-            )
-    return study
+            return f"{key} {found.get(key)}, not {wanted.get(key)}"
+    return ""
 
 
 @contextmanager
@@ -119,11 +132,22 @@ def fail_stale(study: optuna.Study, grace_s: float) -> list[int]:
         heard = max(started, float(trial.system_attrs.get(BEAT, 0.0)))
         if time.time() - heard > grace_s:
             try:
+                storage.set_trial_user_attr(trial._trial_id, FAILURE, DEATH)
+                storage.set_trial_user_attr(trial._trial_id, "error", "its worker died")
                 storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             except UpdateFinishedTrialError:  # it has ended after all, or another worker was first
                 continue
             failed.append(trial.number)
     return failed
+
+
+def _check_journal(path: Path) -> None:
+    """Optuna takes a line that it cannot read for one that is still being written."""
+    beginning = b'{"op_code"'
+    if path.exists():
+        with path.open("rb") as file:
+            if not beginning.startswith(file.read(len(beginning))):
+                raise ValueError("it is no journal of Optuna's")
 
 
 def _shown(where: str) -> str:

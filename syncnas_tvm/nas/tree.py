@@ -72,14 +72,6 @@ class StrategyTree:
             node.open -= 1
             node.running += 1
 
-    def cancel(self, strategy: SyncStrategy) -> None:
-        """A running evaluation came to nothing; the strategy may be suggested again."""
-        if self._known.get(strategy, 0.0) is None:
-            del self._known[strategy]
-            for node in self._path(strategy):
-                node.open += 1
-                node.running -= 1
-
     def tell(self, strategy: SyncStrategy, reward: float) -> None:
         """Back up a finished evaluation; a second reward of the same strategy is ignored."""
         if self._known.get(strategy) is not None:

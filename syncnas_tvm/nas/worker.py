@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,12 +15,22 @@ from optuna.trial import TrialState
 
 from syncnas_tvm.errors import SyncNASError, error_line
 from syncnas_tvm.nas.branched import Sync
-from syncnas_tvm.nas.sampler import Exhausted, History, choices_of, parameter_names
+from syncnas_tvm.nas.sampler import (
+    ERROR,
+    FAILURE,
+    INTERRUPTION,
+    Exhausted,
+    History,
+    choices_of,
+    parameter_names,
+)
 from syncnas_tvm.nas.strategy import SyncStrategy
 from syncnas_tvm.nas.study import fail_stale, heartbeat
 
 GRACE_BEATS = 6
 """A worker that misses so many heartbeats is taken for dead."""
+FAILURES_IN_A_ROW = 3
+"""Where so many strategies fail, and none succeeds between them, the fault is not theirs."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,11 @@ class Outcome:
 
     reward: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the strategy fits the budget; nothing was trained where it does not."""
+        return bool(self.facts.get("feasible", True))
 
 
 Evaluate = Callable[[SyncStrategy], Outcome]
@@ -38,7 +54,9 @@ class Worker:
 
     Workers share nothing but the study. One that has nothing to begin waits for the others, and takes
     over the strategy of one that dies. An error of an evaluation that the user can act on ends the
-    worker; any other is noted in the trial, which another attempt may follow.
+    worker, as an interruption does, and is no failure of the strategy. Any other error is noted in
+    the trial, which another attempt may follow; where strategy after strategy fails, it raises
+    SyncNASError.
     """
 
     def __init__(
@@ -53,6 +71,7 @@ class Worker:
     ) -> None:
         self.study, self.evaluate, self.stages, self.trials = study, evaluate, stages, trials
         self.heartbeat_s, self.poll_s = heartbeat_s, poll_s
+        self._failing: set[SyncStrategy] = set()
 
     def run(self) -> int:
         """Work; returns how many evaluations this worker finished."""
@@ -77,17 +96,32 @@ class Worker:
         try:
             outcome = self.evaluate(strategy)
         except BaseException as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {error_line(error)}")
-            self._tell(trial, None)
-            if isinstance(error, SyncNASError) or not isinstance(error, Exception):
+            own = isinstance(error, Exception) and not isinstance(error, SyncNASError)
+            text = f"{type(error).__name__}: {error_line(error)}"
+            if isinstance(error, KeyboardInterrupt):
+                text = "interrupted"
+            self._tell(trial, {FAILURE: ERROR if own else INTERRUPTION, "error": text})
+            if not own:
                 raise
+            traceback.print_exc()
+            self._failing.add(strategy)
+            if len(self._failing) == FAILURES_IN_A_ROW:
+                raise SyncNASError(
+                    f"{FAILURES_IN_A_ROW} strategies in a row failed, the last with {text};"
+                    " correct what is wrong, then the same command goes on"
+                ) from error
             return 0
-        for key, value in outcome.facts.items():
-            trial.set_user_attr(key, value)
-        return self._tell(trial, outcome.reward)
+        if outcome.feasible:
+            self._failing.clear()
+        return self._tell(trial, outcome.facts, outcome.reward)
 
-    def _tell(self, trial: optuna.Trial, reward: float | None) -> int:
+    def _tell(
+        self, trial: optuna.Trial, attributes: Mapping[str, Any], reward: float | None = None
+    ) -> int:
+        """End the trial, as failed where it has no reward; returns how many evaluations it finished."""
         try:
+            for key, value in attributes.items():
+                trial.set_user_attr(key, value)
             if reward is None:
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
@@ -101,7 +135,6 @@ class Worker:
         trials = self.study.get_trials(deepcopy=False)
         done = sum(t.state == TrialState.COMPLETE for t in trials)
         running = sum(t.state == TrialState.RUNNING for t in trials)
-        history = History.of(trials, self.stages)
         waiting = any(t.state == TrialState.WAITING for t in trials)
-        left = waiting or history.to_retry() or not history.tree(self.stages, 0).exhausted
-        return done, running, bool(left)
+        left = waiting or History.of(trials, self.stages).wanted(self.stages, 0) is not None
+        return done, running, left
