@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +18,13 @@ from syncnas_tvm.cli import (
     positive_int,
     run_command,
 )
-from syncnas_tvm.errors import InputError
+from syncnas_tvm.errors import InputError, SyncNASError
 from syncnas_tvm.nas.extra import require
 
 if TYPE_CHECKING:
     import argparse
+
+    import optuna
 
     from syncnas_tvm.nas.results import Result
     from syncnas_tvm.nas.task import SearchTask
@@ -79,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(command: Command, given: list[str]) -> None:
     options = command.options
     from syncnas_tvm.nas.flags import devices_of, task_of, threads_for
+    from syncnas_tvm.nas.results import best_of, results
 
     check_writable("--output", options.output)
     devices = devices_of(options.devices)
@@ -89,41 +93,56 @@ def _work(command: Command, given: list[str]) -> None:
     if options.as_worker is not None:
         _be_worker(options, task)
         return
-    found = _lead(command, task, given)
-    _report(command, task, found)
+    study = _open(options, task)
+    try:
+        _lead(command, task, study, given)
+    finally:  # an interruption or an error takes nothing away from what was found before
+        found = results(study)
+        if found:
+            _report(command, task, found)
+    if best_of(found) is None:
+        raise SyncNASError(f"nothing fits --budget {task.budget:g}: there is no best.json")
 
 
 def _be_worker(options: argparse.Namespace, task: SearchTask) -> None:
-    from syncnas_tvm.nas.study import open_storage, open_study
     from syncnas_tvm.nas.worker import Worker
 
-    stages = len(task.network.stages)
-    study = open_study(
-        open_storage(_storage(options)), options.study, stages, task.to_json(), options.seed
-    )
+    study, stages = _study(options, task, options.seed), len(task.network.stages)
     Worker(
         study, task.evaluate, stages, options.trials, heartbeat_s=options.heartbeat_seconds
     ).run()
 
 
-def _lead(command: Command, task: SearchTask, given: list[str]) -> list[Result]:
-    from syncnas_tvm.nas.crew import Crew
-    from syncnas_tvm.nas.measuring import measure_best
-    from syncnas_tvm.nas.results import results
+def _study(options: argparse.Namespace, task: SearchTask, seed: int = 0) -> optuna.Study:
     from syncnas_tvm.nas.study import open_storage, open_study
 
-    options = command.options
+    storage = open_storage(options.storage or str(options.output / "study.db"))
+    return open_study(storage, options.study, len(task.network.stages), task.to_json(), seed)
+
+
+def _open(options: argparse.Namespace, task: SearchTask) -> optuna.Study:
+    """The study, once what is wrong with the flags has shown."""
+    from syncnas_tvm.nas.ownership import owned
+
     if options.measure and options.target != "host":
         raise InputError(f"--measure needs --target host; '{options.target}' is not this machine")
-    allocator, _ = task.allocator, task.images  # what is wrong with them shows before workers start
-    stages = len(task.network.stages)
-    study = open_study(open_storage(_storage(options)), options.study, stages, task.to_json())
+    _ = task.allocator, task.images
+    with owned(options.output, options.study, task.to_json()):
+        return _study(options, task)
+
+
+def _lead(command: Command, task: SearchTask, study: optuna.Study, given: list[str]) -> None:
+    from syncnas_tvm.nas.crew import Crew
+    from syncnas_tvm.nas.measuring import measure_best
+    from syncnas_tvm.nas.results import write_table
+
+    options, allocator = command.options, task.allocator
     lanes = ", ".join(f"{lane} {us / 1e3:.2f} ms" for lane, us in allocator.lane_us.items())
     say = _Sayer(options.json)
     say(
         f"{task.base} on {task.target}: {lanes}; budget {task.budget * allocator.base_us / 1e3:.2f} ms"
     )
-    crew = Crew(study, options.trials, say)
+    crew = Crew(study, options.trials, say, lambda found: write_table(found, options.output))
     for number in range(options.workers):
         log = options.output / "logs" / f"worker-{number}.log"
         crew.start([*given, "--as-worker", str(number)], log)
@@ -131,7 +150,6 @@ def _lead(command: Command, task: SearchTask, given: list[str]) -> list[Result]:
     if options.measure:
         command.interrupts.check()
         measure_best(study, found, options.measure, allocator.target, say)
-    return results(study)
 
 
 class _Sayer:
@@ -145,13 +163,9 @@ class _Sayer:
             print(line, file=sys.stderr, flush=True)
 
 
-def _storage(options: argparse.Namespace) -> str:
-    return options.storage or str(options.output / "study.db")
-
-
 def _report(command: Command, task: SearchTask, found: list[Result]) -> None:
     from syncnas_tvm.nas.crew import latency
-    from syncnas_tvm.nas.results import write_results
+    from syncnas_tvm.nas.results import best_of, write_results
 
     options = command.options
     title = f"{task.base} on {task.target}, budget {task.budget:g}"
@@ -171,11 +185,23 @@ def _report(command: Command, task: SearchTask, found: list[Result]) -> None:
         return
     command.print(f"{'trial':>5}  {'strategy':24}{'accuracy':>9}  latency")
     for result in found[: None if options.verbose else 10]:
-        command.print(
-            f"{result.trial:5}  {result.strategy:24}{result.accuracy:9.4f}  {latency(result)}"
-        )
+        accuracy = f"{result.accuracy:.4f}" if result.feasible else "too slow"
+        command.print(f"{result.trial:5}  {result.strategy:24}{accuracy:>9}  {latency(result)}")
+    if best_of(found) is None:
+        command.print(_too_slow(found, task))
     command.print(f"{len(found)} strategies evaluated; see {', '.join(p.name for p in written)} in"
                   f" {options.output}")  # fmt: skip
+
+
+def _too_slow(found: list[Result], task: SearchTask) -> str:
+    least = min(found, key=lambda result: result.latency_us)
+    base_us = task.allocator.base_us
+    budget = math.ceil(1000 * least.latency_us / base_us) / 1000
+    return (
+        f"no strategy that was tried fits the budget of {task.budget * base_us / 1e3:.2f} ms:"
+        f" {least.strategy} takes the least, {least.latency_us / 1e3:.2f} ms; give --budget {budget:g}"
+        " or more, in another --output"
+    )
 
 
 if __name__ == "__main__":

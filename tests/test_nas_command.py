@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from syncnas_tvm import search
 from syncnas_tvm.errors import InputError
-from syncnas_tvm.nas import ZOO, measuring
+from syncnas_tvm.nas import ZOO, extra, measuring
 from syncnas_tvm.nas.branched import branched
 from syncnas_tvm.nas.config_file import config_to_json, read_config
+from syncnas_tvm.nas.flags import devices_of
 from syncnas_tvm.nas.results import results
 from syncnas_tvm.nas.study import open_storage, open_study
 from syncnas_tvm.nas.worker import Outcome, Worker
@@ -34,9 +37,9 @@ def start(folder, trials, *more):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process, seconds=900):
+def finish(process, seconds=900, code=0):
     out, err = process.communicate(timeout=seconds)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     return out, err
 
 
@@ -49,18 +52,24 @@ def names(trials, state=TrialState.COMPLETE):
     return [t.user_attrs["strategy"] for t in trials if t.state == state]
 
 
-def wait_for_trials(folder, number, seconds=900):
+def studies_in(folder):
+    return optuna.get_all_study_names(open_storage(str(folder / "study.db")))
+
+
+def wait_for(there, seconds=900):
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
-        if (folder / "study.db").exists():
-            try:
-                done = names(trials_of(folder))
-            except KeyError:  # the study is being made
-                done = []
-            if len(done) >= number:
-                return done
+        if found := there():
+            return found
         time.sleep(0.2)
-    raise AssertionError(f"no {number} trials in {seconds} s")
+    raise AssertionError(f"nothing in {seconds} s")
+
+
+def finished_in(folder):
+    try:
+        return (folder / "study.db").exists() and names(trials_of(folder))
+    except KeyError:  # the study is being made
+        return []
 
 
 def test_a_search_from_start_to_files(tmp_path):
@@ -85,12 +94,64 @@ def test_a_search_from_start_to_files(tmp_path):
     for name in ("best.svg", "pareto.png", "pareto.html"):
         assert (tmp_path / name).stat().st_size > 1000
     assert len(list((tmp_path / "weights").glob("*.pth"))) == len(rows) == len(first) + 1
+    best = (tmp_path / "best.json").read_text()
+    _, err = finish(start(tmp_path, 1, "--budget", "0.5", "--study", "other"), code=2)
+    assert "has the results of a search with budget 1.0, not 0.5; give the same flags" in err
+    assert (tmp_path / "best.json").read_text() == best
+    assert list(studies_in(tmp_path)) == ["syncnas"]
+
+
+def test_an_interrupted_search_has_its_results(tmp_path):
+    process = start(tmp_path, 500)
+    wait_for(lambda: (tmp_path / "results.csv").exists())
+    assert (tmp_path / "best.json").exists()
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process, code=130)
+    assert err.splitlines()[-1] == "interrupted"
+    assert "strategies evaluated; see results.csv, best.json, best.svg, pareto.png, pare" in out
+    assert str(tmp_path) in out
+    assert (tmp_path / "pareto.html").exists()
+
+
+def test_a_search_whose_evaluations_all_fail_says_so_and_ends(tmp_path):
+    (tmp_path / "training").touch()
+    out, err = finish(start(tmp_path, 2, "--images", "64"), code=2)
+    assert out == ""
+    lines = err.splitlines()
+    assert sum(" failed: FileExistsError: " in line for line in lines) >= 3
+    assert lines[-1].startswith(
+        "error: a worker ended: 3 strategies in a row failed, the last with"
+    )
+    assert "Traceback" in (tmp_path / "logs" / "worker-0.log").read_text()
+
+
+def test_a_search_in_which_nothing_fits_says_what_would(tmp_path):
+    (tmp_path / "best.json").write_text("of a search before")
+    out, err = finish(start(tmp_path, 2, "--budget", "0.01"), code=2)
+    assert "2/2 sync" in err
+    assert "; nothing fits yet; " in err
+    assert "error: nothing fits --budget 0.01: there is no best.json" in err
+    assert "best" not in out
+    least = min(float(t.user_attrs["latency_us"]) for t in trials_of(tmp_path))
+    told = re.search(r"takes the least, ([\d.]+) ms; give --budget ([\d.]+) or more", out)
+    assert float(told[1]) == pytest.approx(least / 1e3, abs=0.01)
+    assert 0.01 < float(told[2]) < 1
+    assert not (tmp_path / "best.json").exists()
+
+
+@pytest.mark.parametrize("package", extra.NEEDED)
+def test_what_is_needed_at_the_end_is_asked_for_at_the_beginning(package, monkeypatch, capsys):
+    assert {"matplotlib", "plotly"} < set(extra.NEEDED)
+    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == package else name)
+    with pytest.raises(SystemExit):
+        search.main([])
+    assert capsys.readouterr().err.startswith(f"error: {package} is not installed")
 
 
 def test_a_killed_coordinator_and_one_that_joins(tmp_path):
     """kill -9 of the coordinator: its worker goes on, the same command joins, nothing is lost."""
     coordinator = start(tmp_path, 5)
-    before = wait_for_trials(tmp_path, 1)
+    before = wait_for(lambda: finished_in(tmp_path))
     os.kill(coordinator.pid, signal.SIGKILL)
     coordinator.wait()
     finish(start(tmp_path, 5))
@@ -119,3 +180,9 @@ def test_each_of_the_best_is_measured_once(tmp_path, monkeypatch):
     measured = [r for r in results(study) if "measured_us" in r.facts]
     assert [r.latency_us for r in measured] == [420.0]
     assert line.endswith("0.50 ms predicted, 0.42 ms measured")
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "phone"])
+def test_a_device_that_cannot_compute_is_refused(device):
+    with pytest.raises(InputError, match=f"--devices {device}: torch has no such device here"):
+        devices_of(f"cpu,{device}")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from optuna.trial import TrialState
 from postgres import postgres_server
 
 from syncnas_tvm.errors import InputError, SyncNASError
+from syncnas_tvm.nas.crew import Crew
+from syncnas_tvm.nas.results import MEASURED, results
 from syncnas_tvm.nas.sampler import DEATH, LIMITS, Exhausted
 from syncnas_tvm.nas.strategy import SyncStrategy, strategies
 from syncnas_tvm.nas.study import fail_stale, open_storage, open_study
@@ -244,6 +247,37 @@ def test_only_a_strategy_whose_workers_die_again_and_again_is_given_up():
     assert {t.user_attrs["error"] for t in study.get_trials(states=(TrialState.FAIL,))} == {
         "its worker died"
     }
+
+
+class Working(Crew):
+    """A crew that evaluates a strategy itself whenever it looks after its workers."""
+
+    evaluations: list
+
+    def _alive(self):
+        if self.evaluations:
+            with suppress(InputError):
+                work(self.study, self.evaluations.pop(0), len(results(self.study)) + 1)
+        return bool(self.evaluations)
+
+
+def test_a_crew_tells_what_failed_and_keeps_what_finished():
+    def fail(strategy):
+        raise InputError("no such data")
+
+    said, kept, study = [], [], memory_study()
+    config = {"config": {"name": "any"}, "latency_us": 6000.0}
+    work(study, lambda strategy: Outcome(0.9, config), 1)
+    (best,) = names(study)
+    study.set_user_attr(MEASURED, {best: 3000.0})
+    crew = Working(study, 3, said.append, kept.append, poll_s=0.0)
+    crew.evaluations = [fail, lambda strategy: Outcome(0.5, config)]
+    crew.watch()
+    (tried,) = set(names(study)) - {best}
+    assert said[0] == f"{tried} failed: InputError: no such data"
+    assert f"2/3 {tried}: accuracy 0.5000, 6.00 ms predicted; best {best} 0.9000, " in said[1]
+    assert "6.00 ms predicted, 3.00 ms measured; 0 running" in said[1]
+    assert [[r.strategy for r in found] for found in kept] == [[best, tried]]
 
 
 def test_a_storage_that_is_none(tmp_path):

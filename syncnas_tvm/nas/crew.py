@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import TrialState
 
 from syncnas_tvm.errors import SyncNASError
-from syncnas_tvm.nas.results import Result, results
+from syncnas_tvm.nas.results import Result, best_of, failures, results
 
 RESTARTS = 5
 """A worker that was killed is started again so often."""
@@ -26,18 +26,29 @@ class _Process:
     running: subprocess.Popen[bytes]
     restarts: int = 0
 
+    @property
+    def last(self) -> str:
+        """What its end was: the signal, or the last line that it wrote."""
+        code = self.running.returncode
+        if code < 0:
+            return f"killed by signal {-code} again and again; is there enough memory?"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("error: ") if lines else "no message"
+
 
 @dataclass
 class Crew:
     """Worker processes of this machine; others may work on the same study.
 
-    ``say`` gets a line for every finished evaluation. Workers that end by a signal are started again;
-    one that ends with an error ends the search with the last line that it wrote, unless others go on.
+    ``say`` gets a line for every evaluation that finishes or fails; ``keep`` gets all results whenever
+    there are new ones. Workers that end by a signal are started again; one that ends with an error ends
+    the search with the last line that it wrote, unless others go on.
     """
 
     study: optuna.Study
     trials: int
     say: Callable[[str], None]
+    keep: Callable[[list[Result]], object]
     poll_s: float = 0.5
     processes: list[_Process] = field(default_factory=list)
 
@@ -48,16 +59,21 @@ class Crew:
 
     def watch(self) -> list[Result]:
         """Wait for the end; returns all results. Workers that still run when this ends are stopped."""
-        seen = {r.trial for r in results(self.study)}
+        seen, known = {r.trial for r in results(self.study)}, set(failures(self.study))
         first, started = len(seen), time.monotonic()
         try:
             while True:
                 alive = self._alive()
-                found = results(self.study)
-                for result in sorted(found, key=lambda r: r.trial):
-                    if result.trial not in seen:
-                        seen.add(result.trial)
-                        self.say(self._line(result, found, len(seen), first, started))
+                found, failed = results(self.study), failures(self.study)
+                for number in sorted(failed.keys() - known):
+                    known.add(number)
+                    self.say(failed[number])
+                fresh = sorted((r for r in found if r.trial not in seen), key=lambda r: r.trial)
+                for result in fresh:
+                    seen.add(result.trial)
+                    self.say(self._line(result, found, len(seen), first, started))
+                if fresh:
+                    self.keep(found)
                 if not alive:
                     self._check_end(len(found))
                     return found
@@ -83,6 +99,7 @@ class Crew:
             code = process.running.poll()
             if code is not None and code < 0 and process.restarts < RESTARTS:
                 process.restarts += 1
+                self.say(f"a worker was killed by signal {-code}; it is started again")
                 process.running = _spawn(process.arguments, process.log)
                 code = None
             alive |= code is None
@@ -91,22 +108,22 @@ class Crew:
     def _check_end(self, done: int) -> None:
         failed = [p for p in self.processes if p.running.returncode != 0]
         if failed and done < self.trials:
-            lines = failed[0].log.read_text(errors="replace").strip().splitlines()
-            last = lines[-1].removeprefix("error: ") if lines else "no message"
-            raise SyncNASError(f"a worker ended: {last} (more in {failed[0].log})")
+            raise SyncNASError(f"a worker ended: {failed[0].last} (more in {failed[0].log})")
 
     def _line(
-        self, result: Result, found: Sequence[Result], done: int, first: int, started: float
+        self, result: Result, found: list[Result], done: int, first: int, started: float
     ) -> str:
-        best = found[0]
+        best = best_of(found)
         pace = (time.monotonic() - started) / max(1, done - first)
         left_s = pace * max(0, self.trials - done)
         running = len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
         what = f"accuracy {result.accuracy:.4f}" if result.feasible else "does not fit the budget"
+        leader = "nothing fits yet"
+        if best is not None:
+            leader = f"best {best.strategy} {best.accuracy:.4f}, {latency(best)}"
         return (
             f"{done}/{self.trials} {result.strategy}: {what}, {latency(result)};"
-            f" best {best.strategy} {best.accuracy:.4f}; {running} running,"
-            f" {left_s / 60:.0f} min left"
+            f" {leader}; {running} running, {left_s / 60:.0f} min left"
         )
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from syncnas_tvm.cli import USER_ERROR
 
-NEEDED = ("torch", "optuna")
+NEEDED = ("torch", "optuna", "matplotlib", "plotly")
 
 
 def require() -> None:

@@ -66,6 +66,20 @@ def results(study: optuna.Study) -> list[Result]:
     return sorted(found, key=lambda r: (-r.accuracy, r.latency_us))
 
 
+def failures(study: optuna.Study) -> dict[int, str]:
+    """A line for every evaluation that came to nothing, by trial."""
+    return {
+        t.number: f"{t.user_attrs['strategy']} failed: {t.user_attrs['error']}"
+        for t in study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        if {"strategy", "error"} <= t.user_attrs.keys()
+    }
+
+
+def best_of(found: list[Result]) -> Result | None:
+    """The best that fits the budget, of results in their order; None where nothing does."""
+    return next((r for r in found if r.feasible and r.facts.get("config")), None)
+
+
 def pareto(found: list[Result]) -> list[Result]:
     """Those that no other beats in accuracy and latency, by latency."""
     front: list[Result] = []
@@ -77,23 +91,35 @@ def pareto(found: list[Result]) -> list[Result]:
 
 
 def write_results(found: list[Result], folder: Path, title: str) -> list[Path]:
-    """Write results.csv, pareto.png, pareto.html, best.json and best.svg; returns what was written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / "results.csv"]
-    with file_written_aside(written[0]) as aside, aside.open("w", newline="") as file:
+    """Write the table, plots, the best configuration and its drawing; returns what was written."""
+    written = write_table(found, folder)
+    best = best_of(found)
+    drawn = [folder / name for name in ("best.svg", "pareto.png", "pareto.html")]
+    if best is None:
+        for path in drawn:
+            path.unlink(missing_ok=True)
+        return written
+    usable = [r for r in found if r.feasible]
+    with file_written_aside(drawn[0]) as aside:
+        aside.write_text(draw(config_from_json(best.facts["config"])), encoding="utf-8")
+    _plot_png(usable, drawn[1], title)
+    _plot_html(usable, drawn[2], title)
+    return [*written, *drawn]
+
+
+def write_table(found: list[Result], folder: Path) -> list[Path]:
+    """Write results.csv and best.json, which is removed where nothing fits; returns what was written."""
+    table, config = folder / "results.csv", folder / "best.json"
+    with file_written_aside(table) as aside, aside.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(result.cells() for result in found)
-    usable = [r for r in found if r.feasible and r.facts.get("config")]
-    if not usable:
-        return written
-    config = config_from_json(usable[0].facts["config"])
-    write_config(config, folder / "best.json")
-    with file_written_aside(folder / "best.svg") as aside:
-        aside.write_text(draw(config), encoding="utf-8")
-    _plot_png(usable, folder / "pareto.png", title)
-    _plot_html(usable, folder / "pareto.html", title)
-    return [*written, *(folder / n for n in ("best.json", "best.svg", "pareto.png", "pareto.html"))]
+    best = best_of(found)
+    if best is None:
+        config.unlink(missing_ok=True)
+        return [table]
+    write_config(config_from_json(best.facts["config"]), config)
+    return [table, config]
 
 
 def _plot_png(found: list[Result], path: Path, title: str) -> None:
