@@ -172,7 +172,7 @@ def devices_of(text: str | None) -> list[str]:
     found = [part.strip() for part in text.split(",") if part.strip()]
     for name in found:
         try:
-            torch.empty(1, device=name)
+            torch.empty(1, device=name).item()  # "meta" has no values to read
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"--devices {name}: torch has no such device here") from error
     if not found:
