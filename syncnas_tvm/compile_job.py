@@ -137,10 +137,10 @@ class CompileJob:
         return choice
 
     def changed(
-        self, graph: RegionGraph, choice: Choice, score: Callable[[Plan], Choice]
+        self, graph: RegionGraph, space: Space, choice: Choice, score: Callable[[Plan], Choice]
     ) -> Choice:
         """``choice`` after the plan passes, scored again where they changed the plan."""
-        plan = self.passes.on_plan(graph, choice.plan)
+        plan = self.passes.on_plan(graph, space, choice.plan)
         if plan == choice.plan:
             return choice
         reason = f"{choice.reason}; then changed by partition passes"

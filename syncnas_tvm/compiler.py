@@ -94,7 +94,7 @@ def compile_onnx(
     unless it is given. ``gpu_weights`` says whether the GPU lane's pointwise and dense convolutions read
     their weights from buffers or from textures; default: what the target says.
 
-    Raises ModelError, InputError, TargetError, PlanError, RuleError, BuildError, and
+    Raises ModelError, InputError, TargetError, PlanError, RuleError, PassError, BuildError, and
     VerificationError where a relative error is above ``tolerance``; nothing is written then.
     """
     folder = None if output is None else Path(output)
@@ -124,7 +124,7 @@ def compile_onnx(
     with job.stage("import"):
         imported = import_onnx(job.model, input_shapes)
         imported = replace(imported, mod=job.passes.run("import", imported.mod))
-    with job.stage("regions"):
+    with job.stage("regions"), job.passes.suspected("plan"):
         graph = RegionGraph(imported.mod, job.target.channel_step)
         space = decision_space(graph, types)
         if plan is not None:
@@ -140,12 +140,12 @@ def compile_onnx(
         found = choose(
             *(space, costs, table, strategy, budget, seed, lanes, cost_mode, sync_us, state)
         )
-        return job.changed(graph, found, fixed)
+        return job.changed(graph, space, found, fixed)
 
     choice = job.plan(
         searched
         if plan is None and not split_all
-        else lambda: job.changed(graph, fixed(plan), fixed)
+        else lambda: job.changed(graph, space, fixed(plan), fixed)
     )
     latency_us = {name: Latency(choice.latency_us.get(name)) for name in (*LANES, "both")}
     result = CompileResult(
@@ -166,7 +166,7 @@ def compile_onnx(
         timelines = {"predicted": choice.timeline}
         executable = None  # loaded once, by the first stage that runs it
         if on_host if verify is None else verify:
-            with job.stage("verify"):
+            with job.stage("verify"), job.passes.suspected():
                 executable = Executable(aside, manifest)
                 inputs = [executable.random_inputs(seed), *verify_inputs]
                 result.deviation = compare_with_onnxruntime(executable, imported, inputs)

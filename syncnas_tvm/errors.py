@@ -21,6 +21,10 @@ class RuleError(SyncNASError):
     """A split rule broke its contract: wrong shapes, not exact, or it raised."""
 
 
+class PassError(SyncNASError):
+    """A partition pass raised, or what it returned cannot be compiled."""
+
+
 class BuildError(SyncNASError):
     """A rewritten module could not be turned into an executable."""
 

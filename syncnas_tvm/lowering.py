@@ -92,7 +92,8 @@ def lower(
     """Run :func:`lowering_passes` on the result of ``ApplyPlan``, and ``passes`` at their places."""
     mod = passes.run("plan", mod)
     for place, steps in lowering_passes(target, types, records).items():
-        mod = _run(steps, mod)
+        with passes.suspected(place):
+            mod = _run(steps, mod)
         if place is not None:
             mod = passes.run(place, mod)
     return mod
@@ -110,7 +111,9 @@ def build(
     The lanes keep their values in ``types``; kernels that have a tuning record in ``records`` are
     scheduled with its tiling. ``passes`` run at their places.
     """
-    return _generate(lower(mod, target, types, records, passes), target)
+    lowered = lower(mod, target, types, records, passes)
+    with passes.suspected():
+        return _generate(lowered, target)
 
 
 def build_kernels(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import tvm
 import tvm_ffi
 
-from syncnas_tvm.errors import InputError, PlanError, RuleError, SyncNASError, error_line
+from syncnas_tvm.errors import InputError, PassError, SyncNASError, error_line
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.plan import Plan
+
+if TYPE_CHECKING:
+    from syncnas_tvm.planner import Space
 
 PlaceName = Literal["import", "plan", "transfers", "kernels"]
 PLACES: tuple[PlaceName, ...] = get_args(PlaceName)
@@ -45,11 +49,18 @@ PartitionPass = PlanPass | RelaxPass
 class PartitionPasses:
     """The passes of one compile, in the order in which they were given.
 
-    What they raise, and what breaks the compile, is said with the pass's name.
+    A pass that raises, or returns what is no plan of the model or has other inputs and outputs, is
+    named in a PassError. What only later steps can see is said with all Relax passes that ran before:
+    :meth:`suspected`.
     """
 
     def __init__(self, passes: Sequence[PartitionPass] = ()) -> None:
         for given in passes:
+            if isinstance(given, tvm.transform.Pass):
+                raise InputError(
+                    f"Relax pass '{given.info.name}' has no place; give RelaxPass(place, it), the place "
+                    f"one of {', '.join(PLACES)}"
+                )
             if not isinstance(given, RelaxPass) and not callable(given):
                 raise InputError(
                     f"{given!r} is no partition pass; give a function of (graph, plan) that returns "
@@ -57,16 +68,16 @@ class PartitionPasses:
                 )
         self._passes = tuple(passes)
 
-    def on_plan(self, graph: RegionGraph, plan: Plan) -> Plan:
-        """The plan after all plan passes; raises PlanError where one does not return a plan."""
+    def on_plan(self, graph: RegionGraph, space: Space, plan: Plan) -> Plan:
+        """The plan after all plan passes; raises PassError where one does not return a plan of ``space``."""
         for given in self._passes:
             if isinstance(given, RelaxPass):
                 continue
-            with _Named(given, "on the plan"):
+            with _named(given):
                 plan = given(graph, plan)
                 if not isinstance(plan, Plan):
-                    raise PlanError(f"it returned {type(plan).__name__}, not a Plan")
-                plan.covers(graph.names)
+                    raise PassError(f"it returned {type(plan).__name__}, not a Plan")
+                space.match(plan)
         return plan
 
     def run(self, place: PlaceName, mod: tvm.IRModule) -> tvm.IRModule:
@@ -74,36 +85,50 @@ class PartitionPasses:
         for given in self._passes:
             if not isinstance(given, RelaxPass) or given.place != place:
                 continue
-            with _Named(given, f"at '{place}'"):
+            with _named(given):
                 before = mod["main"].ty
                 mod = given.relax_pass(mod)
                 after = mod["main"].ty
                 if place == "import" and not tvm_ffi.structural_equal(before, after):
-                    raise RuleError(f"main was {before} and is now {after}; it has to stay")
+                    raise PassError(f"main was {before} and is now {after}; it has to stay")
         return mod
 
+    @contextmanager
+    def suspected(self, place: PlaceName | None = None) -> Iterator[None]:
+        """Names the Relax passes of the places before ``place``, or all, in whatever is raised inside.
 
-class _Named:
+        Other errors than the project's own become PassErrors.
+        """
+        places = PLACES if place is None else PLACES[: PLACES.index(place)]
+        ran = [p for p in self._passes if isinstance(p, RelaxPass) and p.place in places]
+        try:
+            yield
+        except Exception as error:
+            if not ran:
+                raise
+            own = isinstance(error, SyncNASError)
+            what = str(error) if own else f"{type(error).__name__}: {error_line(error)}"
+            names = ", ".join(map(_called, ran))
+            kind = type(error) if own else PassError
+            raise kind(f"after {names}, which may be the cause: {what}") from error
+
+
+@contextmanager
+def _named(given: PartitionPass) -> Iterator[None]:
     """Names the pass in whatever is raised inside."""
-
-    def __init__(self, given: PartitionPass, where: str) -> None:
-        self._where = f"partition pass '{name_of(given)}' {where}"
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, SyncNASError):
-            raise type(error)(f"{self._where}: {error}") from error
-        if isinstance(error, Exception):
-            raise RuleError(f"{self._where} failed: {error_line(error)}") from error
+    try:
+        yield
+    except SyncNASError as error:
+        raise PassError(f"{_called(given)}: {error}") from error
+    except Exception as error:
+        raise PassError(f"{_called(given)} failed: {error_line(error)}") from error
 
 
-def name_of(given: PartitionPass) -> str:
+def _called(given: PartitionPass) -> str:
     """What a pass is called in messages."""
     if isinstance(given, RelaxPass):
-        return str(given.relax_pass.info.name)
-    return str(getattr(given, "__name__", type(given).__name__))
+        return f"partition pass '{given.relax_pass.info.name}' at '{given.place}'"
+    return f"partition pass '{getattr(given, '__name__', type(given).__name__)}' on the plan"
 
 
 def load_pass(spec: str) -> PartitionPass:

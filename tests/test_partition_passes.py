@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from tvm import relax
 
 import syncnas_tvm
 from syncnas_tvm.cost_models import Roofline
-from syncnas_tvm.errors import InputError, PlanError, RuleError, VerificationError
+from syncnas_tvm.errors import InputError, PassError, VerificationError
 from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
@@ -113,8 +114,31 @@ def broken(name: str) -> object:
     def nothing(graph: RegionGraph, plan: syncnas_tvm.Plan) -> None:
         return None
 
+    def place(lane: object) -> Callable[..., syncnas_tvm.Plan]:
+        def placed(graph: RegionGraph, plan: syncnas_tvm.Plan) -> syncnas_tvm.Plan:
+            first, *rest = plan.decisions
+            moved = syncnas_tvm.Decision.of(first.regions, "Place", lane=lane)
+            return syncnas_tvm.Plan((moved, *rest))
+
+        return placed
+
+    @tvm.transform.module_pass(opt_level=0, name="Strip")
+    def strip(mod: tvm.IRModule, _context: object) -> tvm.IRModule:
+        name = next(gv for gv, f in mod.functions_items() if LANE_ATTR in (f.attrs or {}))
+        mod[name] = mod[name].without_attr(LANE_ATTR)
+        return mod
+
+    @tvm.transform.module_pass(opt_level=0, name="Twice")
+    def twice(mod: tvm.IRModule, _context: object) -> tvm.IRModule:
+        mod["main"] = _Doubled().visit_expr(mod["main"])
+        return mod
+
     return {
         "main": syncnas_tvm.RelaxPass("import", drop_input),
+        "npu": place("npu"),
+        "list": place(["cpu"]),
+        "strip": syncnas_tvm.RelaxPass("plan", strip),
+        "twice": syncnas_tvm.RelaxPass("import", twice),
         "raises": raises,
         "forgets": forgets,
         "nothing": nothing,
@@ -124,10 +148,26 @@ def broken(name: str) -> object:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("main", RuleError, r"partition pass 'Broken' at 'import': main was .* it has to stay"),
-        ("raises", RuleError, "partition pass 'raises' on the plan failed: .*no reason"),
-        ("forgets", PlanError, "partition pass 'forgets' on the plan: .*r0"),
-        ("nothing", PlanError, "partition pass 'nothing' on the plan: it returned NoneType"),
+        ("main", PassError, r"partition pass 'Broken' at 'import': main was .* it has to stay"),
+        ("raises", PassError, "partition pass 'raises' on the plan failed: .*no reason"),
+        ("forgets", PassError, "partition pass 'forgets' on the plan: .*r0"),
+        ("nothing", PassError, "partition pass 'nothing' on the plan: it returned NoneType"),
+        (
+            "npu",
+            PassError,
+            r"partition pass 'placed' on the plan: Place\(lane='npu'\) is not possible",
+        ),
+        (
+            "list",
+            PassError,
+            "partition pass 'placed' on the plan: decision Place.* on r0 has a list",
+        ),
+        ("strip", PassError, "after partition pass 'Strip' at 'plan', which may be the cause: "),
+        (
+            "twice",
+            VerificationError,
+            "after partition pass 'Twice' at 'import', which may be .*differs",
+        ),
     ],
 )
 def test_a_pass_that_breaks_its_contract(
@@ -140,6 +180,8 @@ def test_a_pass_that_breaks_its_contract(
 def test_what_is_no_pass() -> None:
     with pytest.raises(InputError, match="3 is no partition pass"):
         PartitionPasses([3])
+    with pytest.raises(InputError, match=r"'FoldConstant' has no place; give RelaxPass\(place"):
+        PartitionPasses([relax.transform.FoldConstant()])
     with pytest.raises(InputError, match="no place 'end' for a Relax pass; use import, plan"):
         syncnas_tvm.RelaxPass("end", relax.transform.FoldConstant())
 
@@ -167,9 +209,11 @@ def test_passes_by_name(spec: str, message: str | None) -> None:
 def test_the_command_says_what_is_wrong_with_a_pass(tmp_path: Path) -> None:
     shell = cli_tools.Shell(tmp_path)
     (tmp_path / "mine.py").write_text("def half(graph, plan):\n    return None\n")
+    on_cpu = [{"regions": [f"r{i}"], "rule": "Place", "lane": "cpu"} for i in range(6)]
+    (tmp_path / "good.json").write_text(json.dumps({"decisions": on_cpu}))
     line = shell.fails(
         *("compile", shell.model, "--output", "out", "--target", "rk3399"),
-        *("--pass", "mine:half"),
+        *("--plan", "good.json", "--pass", "mine:half"),
     )
     assert line == "error: partition pass 'half' on the plan: it returned NoneType, not a Plan"
 
