@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tvm
-import tvm_ffi
 from tvm import relax
 
-from syncnas_tvm.errors import PlanError, RuleError, SyncNASError
 from syncnas_tvm.graph.calls import calls_of
 from syncnas_tvm.graph.rebuild import emit_function, fresh_params
 from syncnas_tvm.graph.region_graph import RegionGraph
-from syncnas_tvm.passes.rule import rule
+from syncnas_tvm.passes.rule_contract import rewritten
 from syncnas_tvm.plan import Plan
 
 
@@ -52,32 +50,8 @@ def _apply(mod: tvm.IRModule, graph: RegionGraph, plan: Plan) -> tvm.IRModule:
     if any(len(decision.regions) > 1 for decision in plan.decisions):
         mod = graph.grouped([decision.regions for decision in plan.decisions])
     for decision in plan.decisions:
-        region = graph.run(decision.regions)
-        split_rule = rule(decision.rule)
-        if not split_rule.applies(graph, graph.region(decision.regions[0])):
-            raise PlanError(
-                f"rule {decision.rule} does not apply to region '{region.name}'; "
-                "'inspect' lists the rules that do"
-            )
-        before = mod[region.name].ret_ty
-        try:
-            mod = split_rule.rewrite(mod, graph, region, decision)
-        except SyncNASError:
-            raise
-        except Exception as error:
-            raise RuleError(
-                f"split rule {decision.rule} failed on region '{region.name}': {error}"
-            ) from error
-        _check_type(before, mod[region.name].ret_ty, region.name, decision.rule)
+        mod = rewritten(mod, graph, decision)
     return inline_regions(mod)
-
-
-def _check_type(before: tvm.ir.Type, after: tvm.ir.Type, region: str, name: str) -> None:
-    if not tvm_ffi.structural_equal(before, after):
-        raise RuleError(
-            f"split rule {name} broke region '{region}': it returned {before} and now returns "
-            f"{after}; a rule has to keep the region's outputs"
-        )
 
 
 def inline_regions(mod: tvm.IRModule) -> tvm.IRModule:

@@ -20,7 +20,7 @@ from syncnas_tvm.kernel_timer import LEAST_US, time_kernels
 from syncnas_tvm.lane_timer import measured_lane_costs
 from syncnas_tvm.lane_types import FLOAT32, LaneTypes
 from syncnas_tvm.passes.insert_transfers import DEVICE_TYPE, TRANSFER
-from syncnas_tvm.passes.rule import rule
+from syncnas_tvm.passes.rule_contract import rewritten
 from syncnas_tvm.planner import Candidate, Space
 from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.runtime.lanes import GPU_DEVICE, gpu_device, gpu_name, on_cpu_lane
@@ -143,10 +143,8 @@ def collect_groups(
     """Write a decision and add the kernels that it has on ``lanes`` to ``found``."""
     decision = candidate.decision
     region = graph.run(decision.regions)
-    rewritten = rule(decision.rule).rewrite(
-        graph.module_of(decision.regions), graph, region, decision
-    )
-    for group in groups_in(rewritten, region.name):
+    written = rewritten(graph.module_of(decision.regions), graph, decision)
+    for group in groups_in(written, region.name):
         if group.kernel.lane in lanes:
             found.setdefault(group.kernel, group)
 

@@ -13,7 +13,7 @@ from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.lowering import build
 from syncnas_tvm.passes.apply_plan import inline_regions
 from syncnas_tvm.passes.place import Place
-from syncnas_tvm.passes.rule import rule
+from syncnas_tvm.passes.rule_contract import rewritten
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.targets import Target
 from syncnas_tvm.verify import deviation
@@ -56,7 +56,7 @@ def _run(
 ) -> dict[str, np.ndarray]:
     """What the region of ``mod`` computes rewritten by ``decision``, all of it on the CPU lane."""
     region = graph.run(decision.regions)
-    written = rule(decision.rule).rewrite(mod, graph, region, decision)
+    written = rewritten(mod, graph, decision)
     alone = tvm.IRModule()
     for gv, function in inline_regions(_only(written, region)).functions_items():
         on_cpu = LANE_ATTR in (function.attrs or {})

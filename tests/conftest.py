@@ -24,3 +24,12 @@ def nothing_measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         quick = functools.partial(compile_job.HostKernels, seconds=0.0)
         patch.setattr(compile_job, "HostKernels", quick)
         yield
+
+
+@pytest.fixture
+def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Split rules that a test registers are gone after it."""
+    from syncnas_tvm.passes import rule
+
+    rule.rules()
+    monkeypatch.setattr(rule, "_RULES", dict(rule._RULES))

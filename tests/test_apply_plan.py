@@ -10,16 +10,13 @@ import zoo
 from graph_nets import Net, graph_of
 from tvm import relax
 
-from syncnas_tvm.errors import PlanError, RuleError
+from syncnas_tvm.errors import PlanError
 from syncnas_tvm.frontend import import_onnx
-from syncnas_tvm.graph.region_graph import Region, RegionGraph
+from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.passes import rule as rule_module
 from syncnas_tvm.passes.apply_plan import ApplyPlan, apply_plan
-from syncnas_tvm.passes.lanes import lane_attrs, replace_region
-from syncnas_tvm.passes.rule import SplitRule, register_rule
 from syncnas_tvm.plan import Decision, Plan
 
-op = relax.op
 TOLERANCE = 1e-4
 
 
@@ -121,99 +118,6 @@ def test_several_outputs_keep_their_order() -> None:
 def test_plans_that_do_not_fit(plan: Plan, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         apply_plan(graph_of(network), plan)
-
-
-# Rules that break their contract.
-
-
-@pytest.fixture
-def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules that a test registers are gone after it."""
-    rule_module.rules()
-    monkeypatch.setattr(rule_module, "_RULES", dict(rule_module._RULES))
-
-
-class _Rule(SplitRule):
-    name = "Own"
-
-    def applies(self, graph: RegionGraph, region: Region) -> bool:
-        return True
-
-    def variants(self, graph: RegionGraph, region: Region) -> list[Decision]:
-        return [Decision.of(region.name, self.name)]
-
-
-OWN = plan_of(("r0", "Own", {}))
-
-
-@pytest.mark.usefixtures("own_rules")
-def test_a_rule_of_ones_own() -> None:
-    """Registered, it is known to plans and is applied."""
-
-    @register_rule
-    class Own(_Rule):
-        def rewrite(self, mod, graph, region, decision):
-            body = mod[region.name].with_attrs(lane_attrs(region.name, "gpu", 0))
-
-            def call(builder, params):
-                callee = builder.add_func(body, "own_gpu")
-                return [builder.emit(relax.Call(callee, params))]
-
-            return replace_region(mod, region, call)
-
-    graph = graph_of(lambda n, x: n.relu(x), channels=2, size=4)
-    mod = apply_plan(graph, OWN)
-    assert mod["own_gpu"].attrs["syncnas.lane"] == "gpu"
-    inputs = graph_nets.random_inputs(graph.mod)
-    np.testing.assert_array_equal(graph_nets.evaluate(mod, inputs)[0], np.maximum(inputs[0], 0))
-
-
-@pytest.mark.usefixtures("own_rules")
-def test_a_rule_that_changes_the_shape() -> None:
-    @register_rule
-    class Own(_Rule):
-        def rewrite(self, mod, graph, region, decision):
-            def call(builder, params):
-                return [builder.emit(op.mean(params[0], [2, 3]))]
-
-            return replace_region(mod, region, call)
-
-    with pytest.raises(RuleError, match="split rule Own broke region 'r0': it returned"):
-        apply_plan(graph_of(lambda n, x: n.relu(x)), OWN)
-
-
-@pytest.mark.usefixtures("own_rules")
-def test_a_rule_that_computes_outside_of_lanes() -> None:
-    @register_rule
-    class Own(_Rule):
-        def rewrite(self, mod, graph, region, decision):
-            def call(builder, params):
-                return [builder.emit(op.nn.relu(params[0]), name_hint="stray")]
-
-            return replace_region(mod, region, call)
-
-    with pytest.raises(RuleError, match="'stray' is computed outside a lane function or a join"):
-        apply_plan(graph_of(lambda n, x: n.relu(x)), OWN)
-
-
-@pytest.mark.usefixtures("own_rules")
-def test_a_rule_that_raises() -> None:
-    @register_rule
-    class Own(_Rule):
-        def rewrite(self, mod, graph, region, decision):
-            raise ZeroDivisionError("too few rows")
-
-    with pytest.raises(RuleError, match="split rule Own failed on region 'r0': too few rows"):
-        apply_plan(graph_of(lambda n, x: n.relu(x)), OWN)
-
-
-@pytest.mark.usefixtures("own_rules")
-def test_a_rule_without_a_name() -> None:
-    with pytest.raises(RuleError, match="split rule Nameless has no 'name'"):
-
-        @register_rule
-        class Nameless(_Rule):
-            name = ""
 
 
 # What plans mean: every variant of every rule on every region.

@@ -20,7 +20,6 @@ from syncnas_tvm.frontend import import_onnx
 from syncnas_tvm.graph.calls import LANE_ATTR
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.partition_passes import PLACES, PartitionPasses, load_pass
-from syncnas_tvm.passes import rule as rule_module
 from syncnas_tvm.passes.channel_split import ChannelSplit
 from syncnas_tvm.passes.rule import register_rule
 from syncnas_tvm.targets import load_target
@@ -218,10 +217,9 @@ def test_the_command_says_what_is_wrong_with_a_pass(tmp_path: Path) -> None:
     assert line == "error: partition pass 'half' on the plan: it returned NoneType, not a Plan"
 
 
-def test_an_inexact_rule_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("own_rules")
+def test_an_inexact_rule_is_named(model: Path) -> None:
     """Verification fails on the whole model; the message says which rule, where, and how much."""
-    rule_module.rules()
-    monkeypatch.setattr(rule_module, "_RULES", dict(rule_module._RULES))
 
     @register_rule
     class Forgetful(ChannelSplit):

@@ -19,18 +19,24 @@ from syncnas_tvm.work import LANES, Interval, Kernel, Lane, Phase, Seam, Sync, W
 
 def work_of(mod: tvm.IRModule, region: str) -> Work:
     """The work of the region whose function in ``mod`` a split rule has rewritten."""
-    calls = calls_of(mod, mod[region]).calls
-    for call in calls:
-        if call.lane is None and call.join is None:
-            raise RuleError(
-                f"region '{region}': the call of '{call.callee.name_hint}' is neither a lane "
-                "function nor a join; set its attributes with lane_attrs or join_attrs"
-            )
+    calls = written_calls(mod, region)
     numbers = sorted({call.phase for call in calls})
     phases = [_phase([c for c in calls if c.phase == number], calls) for number in numbers]
     if phases:
         phases[0] = replace(phases[0], reads=_reads(mod, region))
     return Work(tuple(phases))
+
+
+def written_calls(mod: tvm.IRModule, region: str) -> tuple[CallSite, ...]:
+    """What a rewritten region calls; raises RuleError where that is not lane functions and joins."""
+    calls = calls_of(mod, mod[region]).calls
+    for call in calls:
+        if call.lane not in LANES and call.join is None:
+            raise RuleError(
+                f"the call of '{call.callee.name_hint}' is neither a lane function nor a join; "
+                "set its attributes with lane_attrs or join_attrs"
+            )
+    return calls
 
 
 def groups_in(mod: tvm.IRModule, region: str) -> list[Group]:
