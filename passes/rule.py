@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import tvm
 
-from syncnas_tvm.errors import PlanError, RuleError
+from syncnas_tvm.errors import PlanError, RuleError, error_line
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.plan import Decision
 from syncnas_tvm.work import Work
@@ -63,18 +63,35 @@ class SplitRule(ABC):
 
 
 _RULES: dict[str, SplitRule] = {}
+_LOADED: set[EntryPoint] = set()
 
 
 def register_rule(cls: type[SplitRule]) -> type[SplitRule]:
-    """Class decorator: make a rule known to the search, the rewriter and plans by its ``name``."""
+    """Class decorator: make a rule known to the search, the rewriter and plans by its ``name``.
+
+    Raises RuleError where another class has that name; a class that is defined again, as on a
+    reload of its module, takes its own place.
+    """
     if not getattr(cls, "name", ""):
         raise RuleError(f"split rule {cls.__name__} has no 'name'; give the class one")
+    if cls.__module__.rpartition(".")[0] != __package__:
+        _load_built_in()  # they come first, and keep their names
+    if cls.name in _RULES:
+        known, new = _path(type(_RULES[cls.name])), _path(cls)
+        if known != new:
+            raise RuleError(
+                f"split rules {known} and {new} both have the name '{cls.name}'; change one"
+            )
     _RULES[cls.name] = cls()
     return cls
 
 
+def _path(cls: type[SplitRule]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def rules() -> tuple[SplitRule, ...]:
-    """All registered rules: the built-in ones first, then those of installed packages."""
+    """All registered rules: the built-in ones first, then others as they were registered."""
     _load()
     return tuple(_RULES.values())
 
@@ -89,24 +106,27 @@ def rule(name: str) -> SplitRule:
         raise PlanError(f"no split rule '{name}'; the registered ones are {known}") from None
 
 
+def _load_built_in() -> None:
+    from syncnas_tvm.passes import branches, channel_split, place, row_split  # noqa: F401
+
+
 @functools.cache
 def _entry_points() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group="syncnas_tvm.rules"))
 
 
 def _load() -> None:
-    from syncnas_tvm.passes import branches, channel_split, place, row_split  # noqa: F401
-
+    """Import the built-in rules and those of installed packages; one that failed is tried again."""
+    _load_built_in()
     for entry in _entry_points():
-        if entry.name not in _LOADED:
-            _LOADED.add(entry.name)
-            try:
-                entry.load()
-            except Exception as error:
-                raise RuleError(
-                    f"the split rule '{entry.name}' ({entry.value}) does not load: {error}; "
-                    "fix or uninstall its package"
-                ) from error
-
-
-_LOADED: set[str] = set()
+        if entry in _LOADED:
+            continue
+        try:
+            entry.load()
+        except Exception as error:
+            package = entry.dist.name
+            raise RuleError(
+                f"the split rule '{entry.name}' ({entry.value}) of package '{package}' does not load: "
+                f"{error_line(error)}; fix or uninstall the package"
+            ) from error
+        _LOADED.add(entry)
