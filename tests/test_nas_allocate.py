@@ -58,9 +58,20 @@ def test_the_budget_is_used_and_kept(allocator, name, budget):
     found = allocator.allocate(SyncStrategy.parse(name), budget)
     assert found.feasible
     assert found.budget_us == pytest.approx(budget * allocator.base_us)
-    assert 0.99 * found.budget_us < found.latency_us <= found.budget_us
+    # The learned model jumps: a step of one width may take 2 % of the whole.
+    least = 0.99 if isinstance(allocator.model, Roofline) else 0.98
+    assert least * found.budget_us < found.latency_us <= found.budget_us
     assert found.timeline.latency_us == pytest.approx(found.latency_us, rel=1e-9)
     assert allocator.time(found.config).latency_us == pytest.approx(found.latency_us, rel=1e-9)
+
+
+def test_the_base_takes_what_it_takes_whatever_it_is_cut_to(allocator):
+    other = Allocator(ZOO["mobilenet_v2"], RK3399, allocator.model, step=8, cap=0.5)
+    assert other.lane_us == pytest.approx(allocator.lane_us, rel=1e-9)
+    kernels = base_work(ZOO["mobilenet_v2"], "cpu", 224, 1000).work.kernels("cpu")
+    assert allocator.lane_us["cpu"] == pytest.approx(
+        sum(map(allocator.model.table(kernels).__getitem__, kernels)), rel=0.01
+    )
 
 
 def test_the_lanes_meet(allocator):

@@ -89,7 +89,6 @@ class Allocator:
         self.ladders = Ladders(base, model, size=size, step=step, cap=cap)
         self._known: dict[Kernel, float] = dict(self.ladders.known)
         self._segments: dict[tuple[tuple[tuple[int, int], ...], str], Segment] = {}
-        self._simulator = Simulator(target.costs, self._known)
         self._ends: dict[str, tuple[Lane, Lane]] = {}
 
     @cached_property
@@ -101,7 +100,7 @@ class Allocator:
     def lane_us(self) -> dict[Lane, float]:
         """The base's predicted latency on each lane alone."""
         return {
-            lane: self._simulate(base_work(self.base, lane, self.size, self.classes))
+            lane: self._score(base_work(self.base, lane, self.size, self.classes))
             for lane in LANES
         }
 
@@ -128,7 +127,7 @@ class Allocator:
             found_us,
             self._config(strategy, segments, rungs),
             tuple(s.ends(*r) for s, r in zip(segments, rungs, strict=True)),
-            self._simulator.timeline([work]),
+            self._simulator(work).timeline([work]),
         )
 
     def _widest(
@@ -142,18 +141,21 @@ class Allocator:
         """The widest rungs found that fit the budget, what they take, and their work.
 
         The whole takes longer than its segments, and not always by as much: what is over the budget is
-        taken off from what the segments may take, within the bounds that earlier tries have shown.
+        taken off from what the segments may take, or what is left added, within the bounds that
+        earlier tries have shown.
         """
         low_us = sum(s.ends(*r).us for s, r in zip(segments, least, strict=True))
-        allowed_us = high_us = budget_us - (least_us - low_us)
+        allowed_us, high_us = budget_us - (least_us - low_us), 2 * budget_us
         found = (least, *self._build(strategy, segments, least))
         margin_us = MARGIN * budget_us
         for _ in range(TRIES):
             rungs = self._fill(segments, allowed_us)
             us, work = self._build(strategy, segments, rungs)
             if us <= budget_us:
-                found, low_us = (rungs, us, work), allowed_us
-                if us >= USED * budget_us or allowed_us == high_us:
+                low_us = allowed_us
+                if us > found[1]:
+                    found = (rungs, us, work)
+                if us >= USED * budget_us:
                     break
                 allowed_us += budget_us - us
             else:
@@ -168,8 +170,7 @@ class Allocator:
         """The predicted timeline of any branched configuration of the base."""
         stem, head = self._lanes(config)
         work = branched_work(config, self.base, stem, head, self.classes)
-        self._learn(work)
-        return self._simulator.timeline([work])
+        return self._simulator(work).timeline([work])
 
     def _cut(self, strategy: SyncStrategy) -> list[Segment]:
         """The strategy's segments; each depends on its own stages and the sync before it."""
@@ -240,7 +241,7 @@ class Allocator:
         config = self._config(strategy, segments, rungs)
         stem, head = self._lanes(config)
         work = branched_work(config, self.base, stem, head, self.classes)
-        return self._simulate(work), work
+        return self._score(work), work
 
     def _config(
         self, strategy: SyncStrategy, segments: Sequence[Segment], rungs: Rungs
@@ -263,32 +264,30 @@ class Allocator:
             choices: list[tuple[Lane, Lane]] = [(stem, head) for stem in LANES for head in LANES]
             self._ends[last] = min(
                 choices,
-                key=lambda ends: self._simulate(
+                key=lambda ends: self._score(
                     branched_work(config, self.base, ends[0], ends[1], self.classes)
                 ),
             )
         return self._ends[last]
 
-    def _simulate(self, work: Candidate) -> float:
-        self._learn(work)
-        return self._simulator.score([work])
+    def _score(self, work: Candidate) -> float:
+        return self._simulator(work).score([work])
 
-    def _learn(self, work: Candidate) -> None:
-        """Predict the kernels that are not known yet."""
+    def _simulator(self, work: Candidate) -> Simulator:
+        """Times whole networks. Kernels are predicted without those of any other: a cost model keeps
+        all that it is asked for at once in order, and a base must not depend on what it is cut to."""
         joins = [k for phase in work.work.phases for k in phase.output.join]
         both = [join_kernels(j.out_shape, "c" if j.op == "concat" else "a", lane)  # type: ignore[arg-type]
                 for j in joins for lane in LANES]  # fmt: skip
         kernels = [k for lane in LANES for k in work.work.kernels(lane)]
-        self._predict([*kernels, *(k for join in both for k in join)])
+        known = self.model.table([*kernels, *(k for join in both for k in join)])
+        return Simulator(self.target.costs, known)
 
     def _us(self, kernels: Sequence[Kernel]) -> float:
-        self._predict(kernels)
-        return sum(self._known[k] for k in kernels)
-
-    def _predict(self, kernels: Sequence[Kernel]) -> None:
         new = [k for k in kernels if k not in self._known]
         if new:
             self._known.update(self.model.table(new))
+        return sum(self._known[k] for k in kernels)
 
 
 def _spend(segment: Segment, cpu: Whole, gpu: Whole, limit_us: float) -> tuple[Whole, Whole]:
