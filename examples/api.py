@@ -1,10 +1,12 @@
-"""The API in ten lines: python examples/api.py model.onnx"""
+"""The API in a dozen lines: python examples/api.py model.onnx"""
 
 import sys
 
 import syncnas_tvm
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/api.py model.onnx")
     result = syncnas_tvm.compile_onnx(sys.argv[1], target="host", output="out")
     print(result.choice.reason, result.deviation)
 

@@ -11,7 +11,6 @@ import re
 import sys
 
 import syncnas_tvm
-from syncnas_tvm.graph.region_graph import RegionGraph
 
 
 class PinLayers:
@@ -21,7 +20,7 @@ class PinLayers:
         self.pattern = re.compile(pattern)
         self.lane = lane
 
-    def __call__(self, graph: RegionGraph, plan: syncnas_tvm.Plan) -> syncnas_tvm.Plan:
+    def __call__(self, graph: syncnas_tvm.RegionGraph, plan: syncnas_tvm.Plan) -> syncnas_tvm.Plan:
         """The plan with those regions placed; a run that holds one of them is placed as a whole."""
         decisions: list[syncnas_tvm.Decision] = []
         for decision in plan.decisions:
@@ -44,6 +43,8 @@ class KeepHeads(PinLayers):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python examples/custom_pass.py model.onnx PATTERN cpu|gpu")
     model, pattern, lane = sys.argv[1:]
     result = syncnas_tvm.compile_onnx(model, passes=[PinLayers(pattern, lane)])
     for decision in result.plan.decisions:

@@ -432,6 +432,9 @@ _TORCH: Mapping[str, Callable[..., object]] = {
     "max": lambda c, x: torch.amax(x, _axes(c, x), keepdim=bool(c.attrs.keepdims)),
     "nn.max_pool2d": lambda c, x: _pool(c, x, "max"),
     "nn.avg_pool2d": lambda c, x: _pool(c, x, "avg"),
+    "nn.layer_norm": lambda c, x, scale, shift: functional.layer_norm(
+        x, scale.shape, scale, shift, float(c.attrs.epsilon)
+    ),
     "nn.softmax": lambda c, x: torch.softmax(x, int(c.attrs.axis)),
     "reshape": _reshape,
     "squeeze": _reshape,
