@@ -19,7 +19,7 @@ class _Beginning(NamedTuple):
 
     state: State
     position: int = 0
-    index: int = -1
+    choice: int = -1
     before: _Beginning | None = None
 
 
@@ -54,13 +54,13 @@ class _Frontier(Strategy):
 
     def _extend(self, beginning: _Beginning, here: Sequence[Candidate]) -> None:
         step, key = self.trial.scorer.step, self.trial.scorer.key
-        for index, candidate in enumerate(here):
+        for choice, candidate in enumerate(here):
             state = step(beginning.state, candidate)
             position = beginning.position + candidate.span
             after, found = self._at[position], key(state)
             known = after.get(found)
             if known is None or state[0] < known.state[0]:
-                after[found] = _Beginning(state, position, index, beginning)
+                after[found] = _Beginning(state, position, choice, beginning)
 
     def _kept(self, at: dict[Hashable, _Beginning]) -> list[_Beginning]:
         """The beginnings of ``at`` to go on with, taken out of it; the first one is at the end."""
@@ -88,20 +88,20 @@ class _Frontier(Strategy):
     def _plan(self, beginning: _Beginning) -> list[Candidate]:
         plan: list[Candidate] = []
         while beginning.before is not None:
-            plan.append(self.space.candidates[beginning.before.position][beginning.index])
+            plan.append(self.space.candidates[beginning.before.position][beginning.choice])
             beginning = beginning.before
         return plan[::-1]
 
     def save(self) -> Any:
         """Beginnings as a tree; states are computed again from the decisions."""
         numbers: dict[int, int] = {}
-        tree: list[tuple[int, int]] = []  # before, index
+        tree: list[tuple[int, int]] = []  # before, choice
 
         def number(beginning: _Beginning) -> int:
             if id(beginning) not in numbers:
                 before = number(beginning.before) if beginning.before else -1
                 numbers[id(beginning)] = len(tree)
-                tree.append((before, beginning.index))
+                tree.append((before, beginning.choice))
             return numbers[id(beginning)]
 
         left = [number(b) for b in self._left]
@@ -112,14 +112,14 @@ class _Frontier(Strategy):
         """See :meth:`Strategy.load`."""
         self.width, self._position, self._cut, tree, left, at = memory
         scorer, made = self.trial.scorer, list[_Beginning]()
-        for number, index in tree:
+        for number, choice in tree:
             if number < 0:
                 made.append(_Beginning(scorer.start))
                 continue
             before = made[number]
-            candidate = self.space.candidates[before.position][index]
+            candidate = self.space.candidates[before.position][choice]
             state = scorer.step(before.state, candidate)
-            made.append(_Beginning(state, before.position + candidate.span, index, before))
+            made.append(_Beginning(state, before.position + candidate.span, choice, before))
         self._left = [made[number] for number in left]
         self._at = [{scorer.key(made[n].state): made[n] for n in here} for here in at]
 
