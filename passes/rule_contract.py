@@ -78,27 +78,25 @@ def _naming(
 def _check_decision(decision: Decision, split_rule: SplitRule, region: Region) -> None:
     if not isinstance(decision, Decision):
         raise RuleError(f"one of its 'variants' is {decision!r}; return Decisions")
+    decision.check()
     if decision.rule != split_rule.name:
+        raise RuleError(f"its decision {decision} names another rule; name it '{split_rule.name}'")
+    if decision.regions[0] != region.name:
         raise RuleError(
-            f"one of its decisions names rule '{decision.rule}'; name it '{split_rule.name}'"
-        )
-    if decision.regions[:1] != (region.name,):
-        raise RuleError(
-            f"one of its decisions is on {', '.join(decision.regions) or 'no region'}; "
+            f"its decision {decision} is on {', '.join(decision.regions)}; "
             "decide this region, or a run that starts with it"
         )
-    _check_params(decision)
+    _check_kept(decision)
 
 
-def _check_params(decision: Decision) -> None:
-    """A plan is hashed, and kept as JSON: a decision that it changes cannot be found again."""
+def _check_kept(decision: Decision) -> None:
+    """A plan is kept as JSON: a decision that comes back as another one cannot be found again."""
     advice = "make it with Decision.of, of strings, numbers, booleans and None"
     try:
-        hash(decision)
         kept = json.loads(json.dumps(decision.to_json(), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise RuleError(
-            f"a plan cannot keep its decision {decision.params} ({error}); {advice}"
+            f"a plan cannot keep its decision {decision} ({error}); {advice}"
         ) from error
     if Decision.from_json(kept) != decision:
-        raise RuleError(f"a plan keeps its decision {decision.params} as {kept}; {advice}")
+        raise RuleError(f"a plan keeps its decision {decision} as {kept}; {advice}")
