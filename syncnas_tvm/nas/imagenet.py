@@ -51,6 +51,8 @@ class ImageNet(Data):
         test = folder / "val" if (folder / "val").is_dir() else folder
         if test != folder or not self._sets:
             found = self._folder(vision, test, middle)
+            if self._sets and found.classes != train.classes:
+                raise DataError(f"{test} has other classes than {folder / 'train'}")
             keep = self._of_classes(found)
             self._sets["test"] = Subset(found, keep)
 
