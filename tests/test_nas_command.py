@@ -12,12 +12,12 @@ from collections import Counter
 
 import optuna
 import pytest
+from nas_models import narrow_config
 from optuna.trial import TrialState
 
 from syncnas_tvm import search
 from syncnas_tvm.errors import InputError
-from syncnas_tvm.nas import ZOO, extra, measuring
-from syncnas_tvm.nas.branched import branched
+from syncnas_tvm.nas import extra, measuring
 from syncnas_tvm.nas.config_file import config_to_json, read_config
 from syncnas_tvm.nas.flags import devices_of
 from syncnas_tvm.nas.results import results
@@ -164,9 +164,7 @@ def test_a_killed_coordinator_and_one_that_joins(tmp_path):
 
 def test_each_of_the_best_is_measured_once(tmp_path, monkeypatch):
     """What --measure keeps in the study; that a searched model compiles: test_nas_training.py."""
-    base = ZOO["mobilenet_v2"].scaled(0.1)
-    widths = tuple((tuple(4 for _ in stage),) * 2 for stage in base.stages)
-    config = branched(base, tuple("nnannna"), widths, "sync2_26_aa", size=32)
+    config = narrow_config()
     with pytest.raises(InputError, match="'rk3399' is not this machine"):
         measuring.measure_us(config, load_target("rk3399"))
     study = open_study(open_storage(str(tmp_path / "study.db")), "test", 7, {})

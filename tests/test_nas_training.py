@@ -24,7 +24,10 @@ from syncnas_tvm.nas.model import Mobile, build
 from syncnas_tvm.nas.onnx_export import export_onnx
 from syncnas_tvm.nas.results import Result, pareto, write_results
 from syncnas_tvm.nas.settings import TrainSettings, learning_rate
+from syncnas_tvm.nas.study import open_storage, open_study
+from syncnas_tvm.nas.task import SearchTask
 from syncnas_tvm.nas.trainer import Trainer
+from syncnas_tvm.nas.weights import Weights
 
 BASE = ZOO["mobilenet_v2"]
 SETTINGS = TrainSettings(
@@ -76,6 +79,27 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(digits, tmp_path):
         assert torch.equal(tensor, whole.model.state_dict()[name]), name
     for name, tensor in again.best_weights.state_dict().items():
         assert torch.equal(tensor, whole.best_weights.state_dict()[name]), name
+
+
+def test_a_search_is_joined_with_the_same_base_weights(tmp_path):
+    """Which are told by what is in the file, not by its name."""
+    state = small_model().state_dict()
+    torch.save(state, tmp_path / "base.pth")
+    torch.save({"model": state}, tmp_path / "same.pth")
+    torch.save(small_model(seed=1).state_dict(), tmp_path / "other.pth")
+    data, options = DataSpec("digits"), DataOptions()
+
+    def join(weights):
+        task = SearchTask(
+            "mobilenet_v2", data, options, SETTINGS, weights=weights, target="rk3399", budget=1.0
+        )
+        open_study(open_storage(str(tmp_path / "study.db")), "weights", 7, task.to_json())
+
+    for name in ("base", "same"):
+        join(Weights(tmp_path / f"{name}.pth"))
+    for weights in (Weights(tmp_path / "other.pth"), None):
+        with pytest.raises(InputError, match=r"study 'weights' has inherits [0-9a-f]+, not "):
+            join(weights)
 
 
 def differs(what, *arguments, **options):

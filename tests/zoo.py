@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import os
 import tempfile
 import warnings
@@ -22,6 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from syncnas_tvm.nas.onnx_export import export_quietly
 
 
 @dataclass(frozen=True)
@@ -487,22 +488,7 @@ def save(
     model: nn.Module, size: int, path: Path, exporter: str, opset: int, **options: object
 ) -> None:
     """Export one torch module quietly, in a single file."""
-    example = torch.zeros(1, 3, size, size)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    with silent[0], silent[1], warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (example,),
-            str(path),
-            input_names=["input"],
-            output_names=["output"],
-            opset_version=opset,
-            dynamo=exporter == "dynamo",
-            **({"external_data": False} if exporter == "dynamo" else {}),
-            **options,
-        )
+    export_quietly(model, torch.zeros(1, 3, size, size), path, exporter, opset, **options)
 
 
 @functools.cache

@@ -7,10 +7,10 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from syncnas_tvm.cli import file_written_aside
 from syncnas_tvm.errors import ModelError, error_line
@@ -36,28 +36,9 @@ def export_onnx(
     training = model.training
     device = next(model.parameters()).device
     example = torch.zeros(1, inputs, size, size, device=device)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with (
-            file_written_aside(path) as aside,
-            redirect_stdout(StringIO()),
-            redirect_stderr(StringIO()),
-            warnings.catch_warnings(),
-            torch.no_grad(),
-        ):
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                model.eval(),
-                (example,),
-                str(aside),
-                input_names=["input"],
-                output_names=["output"],
-                opset_version=OPSETS[exporter],
-                dynamo=exporter == "dynamo",
-                **({"external_data": False} if exporter == "dynamo" else {}),
-            )
+        with file_written_aside(path) as aside:
+            export_quietly(model.eval(), example, aside, exporter, OPSETS[exporter])
     except OSError:
         raise
     except Exception as error:
@@ -65,6 +46,36 @@ def export_onnx(
             f"torch cannot export the model to ONNX: {error_line(error)}; --debug shows where"
         ) from error
     finally:
-        logger.setLevel(level)
         model.train(training)
     return path
+
+
+def export_quietly(
+    model: nn.Module, example: Tensor, path: Path, exporter: Exporter, opset: int, **options: Any
+) -> None:
+    """torch's export into one file, without what it prints; ``options`` are more of torch's."""
+    if exporter == "dynamo":
+        options["external_data"] = False
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            redirect_stdout(StringIO()),
+            redirect_stderr(StringIO()),
+            warnings.catch_warnings(),
+            torch.no_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                input_names=["input"],
+                output_names=["output"],
+                opset_version=opset,
+                dynamo=exporter == "dynamo",
+                **options,
+            )
+    finally:
+        logger.setLevel(level)
