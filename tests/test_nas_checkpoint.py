@@ -39,7 +39,7 @@ def damaged(path, content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"test", b"PK", b"\x80\x02}q", b"(lp0\n."])
+@pytest.mark.parametrize("content", [b"", b"test", b"PK", b"PK\x03\x04", b"\x80\x02}q", b"(lp0\n."])
 def test_files_that_are_no_checkpoints(content, tmp_path):
     damaged(tmp_path / "t.pth", content)
 
@@ -57,6 +57,14 @@ def test_a_changed_byte_in_the_weights(tmp_path):
     at = content.index(torch.arange(4000.0).numpy().tobytes()[4000:4016])
     content[at] ^= 1
     damaged(tmp_path / "flipped.pth", bytes(content))
+
+
+def test_weights_that_are_marked_as_a_folder(tmp_path):
+    """Torch alone loads what happens to be in memory."""
+    content = bytearray(written())
+    name = content.rindex(b"archive/data/0")
+    content[name - 46 + 38] |= 0x10  # the attributes in the entry of the archive's directory
+    damaged(tmp_path / "marked.pth", bytes(content))
 
 
 @pytest.mark.parametrize("legacy", [False, True])

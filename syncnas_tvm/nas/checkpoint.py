@@ -13,6 +13,10 @@ from torch import nn
 from syncnas_tvm.cli import file_written_aside
 from syncnas_tvm.errors import CheckpointError
 
+ZIPPED = b"PK\x03\x04"
+"""What a file begins with that torch reads as an archive."""
+DOS_FOLDER = 0x10
+
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write ``state``; a reader finds the old file or the new one, never a part."""
@@ -39,11 +43,16 @@ def read(path: Path) -> dict[str, Any]:
 
 def _check_sums(path: Path) -> None:
     """Raise BadZipFile where a byte has changed, which torch does not notice; old files have no sums."""
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        zipped = file.read(len(ZIPPED)) == ZIPPED
+    if zipped:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+            folders = [e.filename for e in archive.infolist() if e.external_attr & DOS_FOLDER]
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        if folders:  # of which torch reads nothing, and takes what is in memory
+            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
