@@ -6,7 +6,8 @@ Widths are determined for rk3399 at 224 and width 1; what is trained has the sam
 width, on Fashion-MNIST. For each budget: a search (validation images alone decide), then the winner
 and its rival, with the same recipe and paired seeds, on training images alone. The
 rival at budget 1.0 is the base itself; at a smaller one it is the base at the width with the most
-multiply-adds whose predicted latency on its best lane fits. The test images are read once, when the training
+multiply-adds whose predicted latency on its best lane fits. ``--trunk``
+scales the base that the branches of smaller budgets are made of. The test images are read once, when the training
 of a model has ended. What is found (the searches' winners and tables, the table of trainings, and the
 settings of all) is kept in ``fashion_mnist/``, what is
 under way in ``--folder``; the same command goes on after an interruption, on another machine too.
@@ -44,9 +45,10 @@ from syncnas_tvm.nas.model import Mobile
 from syncnas_tvm.nas.results import results, write_results
 from syncnas_tvm.nas.settings import TrainSettings
 from syncnas_tvm.nas.study import open_storage, open_study
-from syncnas_tvm.nas.task import SearchTask
+from syncnas_tvm.nas.task import SearchTask, cost_model
 from syncnas_tvm.nas.trainer import Trainer
 from syncnas_tvm.nas.worker import Worker
+from syncnas_tvm.targets import load_target
 
 FOUND = Path(__file__).with_suffix("")
 COLUMNS = (
@@ -195,6 +197,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-runs"))
     parser.add_argument("--found", type=Path, default=FOUND, help="winners and table")
+    parser.add_argument("--trunk", type=float, default=1.0, help="of budgets below 1 (default: 1)")
     parser.add_argument("--only-report", action="store_true")
     options = parser.parse_args()
     table = options.found / "table.csv"
@@ -215,8 +218,13 @@ def main() -> None:
     names = ("trials", "width", "images", "search_epochs", "search_images")
     settings = {name: getattr(options, name) for name in names} | shapes
     settings |= {k: v for k, v in recipe.to_json().items() if k not in ("seed", "threads")}
+    if options.trunk != 1:
+        settings["trunk"] = options.trunk
     check_settings(options.found / "settings.json", settings)
+    target = load_target(TARGET)
+    whole = Allocator(ZOO[BASE], target, cost_model(target))
     for budget in options.budgets:
+        base = rival(whole, budget)
         task = SearchTask(
             BASE,
             spec,
@@ -225,10 +233,10 @@ def main() -> None:
             options.width,
             target=TARGET,
             budget=budget,
+            trunk=options.trunk if budget < 1 else 1.0,
             folder=options.folder / f"budget-{budget:g}",
         )
         config = search(task, options.trials, options.found)
-        base = rival(task.allocator, budget)
         for seed in range(options.seeds):
             for name in ("branched", "base"):
                 if (f"{budget:g}", name, str(seed)) in known(table):

@@ -74,6 +74,22 @@ def test_the_base_takes_what_it_takes_whatever_it_is_cut_to(allocator):
     )
 
 
+def test_a_narrower_trunk_has_the_budget_of_the_whole(allocator):
+    whole = ZOO["mobilenet_v2"]
+    narrow = Allocator(whole.scaled(0.6), RK3399, allocator.model, whole=whole)
+    assert narrow.base_us == allocator.base_us
+    found, wide = (
+        a.allocate(SyncStrategy.parse("sync3_046_aaa"), 0.5) for a in (narrow, allocator)
+    )
+    assert found.feasible
+    assert found.budget_us == wide.budget_us
+    assert 0.98 * found.budget_us < found.latency_us <= found.budget_us
+    outs, expanded = zip(*((c.stages[3][0][-1].out, c.stages[3][0][-1].expand) for c in (found.config, wide.config)), strict=True)  # fmt: skip
+    assert outs[0] == 40
+    assert outs[0] < outs[1]
+    assert expanded[0] > expanded[1]
+
+
 def test_the_lanes_meet(allocator):
     """A lane waits at a sync for less than a step of a few blocks would take it. The learned model has
     steps of its own, of up to a fifth of a short segment."""

@@ -67,7 +67,8 @@ class Allocator:
     largest that fits the budget is found by bisection. The rest of the budget is spent block by
     block, the narrowest first, wherever a lane would wait.
 
-    ``step``: widths are its multiples; ``cap``: see :data:`CAP`. Raises ConfigError where the base
+    ``step``: widths are its multiples; ``cap``: see :data:`CAP`; ``whole``: the network whose latency
+    budgets are shares of, where the base is a narrower one of it. Raises ConfigError where the base
     cannot be branched.
     """
 
@@ -81,10 +82,12 @@ class Allocator:
         classes: int = 1000,
         step: int = 4,
         cap: float = CAP,
+        whole: Network | None = None,
     ) -> None:
         if step < 1 or cap <= 0:
             raise InputError(f"step {step} and cap {cap:g} have to be above zero")
         self.base, self.target, self.model = base, target, model
+        self.whole = whole or base
         self.size, self.classes = size, classes
         self.ladders = Ladders(base, model, size=size, step=step, cap=cap)
         self._known: dict[Kernel, float] = dict(self.ladders.known)
@@ -93,14 +96,14 @@ class Allocator:
 
     @cached_property
     def base_us(self) -> float:
-        """The base's best predicted latency on one lane, in microseconds."""
+        """The whole base's best predicted latency on one lane, in microseconds."""
         return min(self.lane_us.values())
 
     @cached_property
     def lane_us(self) -> dict[Lane, float]:
-        """The base's predicted latency on each lane alone."""
+        """The whole base's predicted latency on each lane alone."""
         return {
-            lane: self._score(base_work(self.base, lane, self.size, self.classes))
+            lane: self._score(base_work(self.whole, lane, self.size, self.classes))
             for lane in LANES
         }
 

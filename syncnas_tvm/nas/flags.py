@@ -99,6 +99,12 @@ def add_target_arguments(parser: Parser) -> None:
         "--cap", type=positive_float, default=CAP, help=f"widest, over the base's ({CAP})"
     )
     where.add_argument(
+        "--trunk",
+        type=positive_float,
+        default=1.0,
+        help="scale what both branches share, before they get their widths (default: 1)",
+    )
+    where.add_argument(
         "--measurements",
         type=Path,
         nargs="+",
@@ -157,6 +163,7 @@ def task_of(options: argparse.Namespace, folder: Path | None, device: str) -> Se
         budget=options.budget,
         step=options.step,
         cap=options.cap,
+        trunk=options.trunk,
         measurements=tuple(options.measurements),
         folder=folder,
     )

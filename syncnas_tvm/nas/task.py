@@ -15,10 +15,12 @@ from syncnas_tvm.nas.allocate import CAP, Allocation, Allocator
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import config_to_json, write_config
 from syncnas_tvm.nas.counting import count
+from syncnas_tvm.nas.description import Network
 from syncnas_tvm.nas.strategy import SyncStrategy
 from syncnas_tvm.nas.trainer import Report
 from syncnas_tvm.nas.training import TrainTask
 from syncnas_tvm.nas.worker import Outcome
+from syncnas_tvm.nas.zoo import network
 from syncnas_tvm.targets import Target, load_target
 
 
@@ -27,13 +29,15 @@ class SearchTask(TrainTask):
     """Everything that decides what a strategy's reward is.
 
     Widths are determined for images of 224 pixels at width 1, whatever is trained, which has the same
-    ratios to the base.
+    ratios to the base. ``trunk`` scales the base that branches are made of; the budget stays a
+    share of the whole base's latency.
     """
 
     target: str
     budget: float
     step: int = 4
     cap: float = CAP
+    trunk: float = 1.0
     measurements: tuple[Path, ...] = ()
     folder: Path | None = field(default=None, compare=False)
 
@@ -52,6 +56,7 @@ class SearchTask(TrainTask):
             "multiple": self.multiple,
             "step": self.step,
             "cap": self.cap,
+            "trunk": self.trunk,
             "measurements": [path.name for path in self.measurements],
             "inherits": self.weights is not None and self.weights.digest,
             **{f"data {key}": value for key, value in options.items()},
@@ -59,11 +64,17 @@ class SearchTask(TrainTask):
         }
 
     @cached_property
+    def network(self) -> Network:
+        """The base network that branches are made of, at width 1."""
+        return network(self.base).scaled(self.trunk)
+
+    @cached_property
     def allocator(self) -> Allocator:
         """Determines the widths."""
         target = load_target(self.target)
         model = cost_model(target, self.measurements)
-        return Allocator(self.network, target, model, step=self.step, cap=self.cap)
+        whole = network(self.base)
+        return Allocator(self.network, target, model, step=self.step, cap=self.cap, whole=whole)
 
     def evaluate(self, strategy: SyncStrategy, report: Report | None = None) -> Outcome:
         """Determine the widths, train, and return the validation accuracy; 0 where nothing fits.
