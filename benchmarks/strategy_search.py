@@ -1,12 +1,12 @@
 """How many samples the strategy search needs, on a table of all strategies: against random and TPE.
 
-    python benchmarks/strategy_search.py [--seeds 100] [--tpe-seeds 20] [--json FILE]
+    python benchmarks/strategy_search.py [--seeds 100] [--json FILE]
 
 The table (``strategy_table.py`` wrote it, before the search was tuned) has the reward of every
 strategy. Reported are the median number of samples until one of the best 1 % is found, and until the
 best strategy is, over the seeds. ``random`` draws without replacement; ``tpe`` is Optuna's default
 sampler on the same parameters, where a repeated strategy counts as a sample like any other, and a
-search ends without the best after as many samples as there are strategies times ``--tpe-limit``.
+search ends without the best after ``--tpe-limit`` samples.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--tpe-seeds", type=int, default=20, help="TPE takes seconds a search")
     parser.add_argument(
         "--tpe-limit", type=int, default=400, help="samples of a TPE search at most"
     )
@@ -90,7 +89,7 @@ def main() -> None:
     )
     searches: dict[str, tuple[Search, int, int]] = {
         "random": (without_replacement, options.seeds, len(rewards)),
-        "tpe": (tpe, options.tpe_seeds, options.tpe_limit),
+        "tpe": (tpe, options.seeds, options.tpe_limit),
         "mcts": (mcts, options.seeds, len(rewards)),
     }
     print(
