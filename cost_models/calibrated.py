@@ -12,6 +12,7 @@ from syncnas_tvm.cost_models.cleaning import clean
 from syncnas_tvm.cost_models.dataset import Dataset
 from syncnas_tvm.cost_models.devices import SHIPPED
 from syncnas_tvm.cost_models.few_shot import FEWEST, FewShotModel
+from syncnas_tvm.cost_models.in_network import InNetwork
 from syncnas_tvm.cost_models.learned import LearnedModel
 from syncnas_tvm.cost_models.target_model import by_lane_and_type, cost_model_of
 from syncnas_tvm.errors import InputError
@@ -21,19 +22,18 @@ from syncnas_tvm.work import Kernel, Lane
 
 
 class CalibratedModel(CostModel):
-    """Few-shot models of the lanes and types that ``samples`` have at least three kernels of, the
-    target's own cost model for the rest.
+    """Few-shot models of the lanes and types that ``samples`` have at least three kernels of, ``base``
+    for the rest.
 
     A lane with a learned model is corrected from that one; one without starts from all models that ship.
-    Samples are of kernels alone, so that the lane's ``network_bias`` comes on top, unless they were
-    taken ``in_network`` conditions. Whichever devices the samples name: they are all taken to be this
+    Latencies are of kernels alone where the samples are, in a network where they were taken in one:
+    ``base`` has to be of the same. Whichever devices the samples name: they are all taken to be this
     target's. Raises InputError where no lane has enough kernels.
     """
 
-    def __init__(self, target: Target, samples: Dataset, in_network: bool = False) -> None:
+    def __init__(self, target: Target, samples: Dataset, base: CostModel) -> None:
         self.target = target
-        self._in_network = in_network
-        self._base = cost_model_of(target)
+        self._base = base
         data = clean(samples)
         self._models: dict[tuple[Lane, str], FewShotModel] = {}
         for key, indices in by_lane_and_type(data.kernels).items():
@@ -52,11 +52,8 @@ class CalibratedModel(CostModel):
         latency_us, std_us = np.zeros(len(kernels)), np.zeros(len(kernels))
         for key, indices in by_lane_and_type(kernels).items():
             here = [kernels[index] for index in indices]
-            model, bias = self._models.get(key), 1.0
-            if model is not None and key[0] in self.target.learned and not self._in_network:
-                bias = self.target.learned[key[0]].network_bias
-            us, std = (model or self._base).predict(here)
-            latency_us[indices], std_us[indices] = us * bias, std * bias
+            model = self._models.get(key, self._base)
+            latency_us[indices], std_us[indices] = model.predict(here)
         return latency_us, std_us
 
     def _priors(self, lane: Lane, dtype: str) -> list[LearnedModel]:
@@ -66,10 +63,11 @@ class CalibratedModel(CostModel):
         return [LearnedModel.load(TRAINED / f"{device.name}.npz") for device in SHIPPED]
 
 
-def read_calibration(path: Path, target: Target) -> CalibratedModel:
+def read_calibration(path: Path, target: Target) -> InNetwork:
     """The target's cost model, corrected by the kernels in a file (:meth:`Dataset.read`).
 
-    Raises InputError where the file is none, has too few kernels, or lines that are no samples.
+    Its samples are of kernels alone; the lanes' ``network_bias`` comes on top. Raises InputError where
+    the file is none, has too few kernels, or lines that are no samples.
     """
     if target.is_host:
         raise InputError("--calibrate: target 'host' measures its kernels; leave the flag out")
@@ -77,6 +75,7 @@ def read_calibration(path: Path, target: Target) -> CalibratedModel:
     if samples.dropped:
         raise InputError(f"--calibrate: {next(iter(samples.dropped))}; correct or remove the line")
     try:
-        return CalibratedModel(target, samples)
+        alone = CalibratedModel(target, samples, cost_model_of(target).alone)
     except InputError as error:
         raise InputError(f"--calibrate {path}: {error}") from error
+    return InNetwork(alone, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,9 @@ def tuned_model(target: Target, samples: Dataset, trained: Path | None = None) -
         for sample in samples:
             table.add(sample.kernel, sample.latency_us, sample.noise_us)
         return TunedModel(samples, table)
-    try:
-        model: CostModel = CalibratedModel(target, samples, in_network=True)
-    except InputError:  # too few kernels
-        model = cost_model_of(target)
+    model = cost_model_of(target)
+    with suppress(InputError):  # too few kernels
+        model = CalibratedModel(target, samples, model)
     return TunedModel(samples, _Trained(trained, model) if trained else model)
 
 

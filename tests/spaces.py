@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from syncnas_tvm.additive import Study
+from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.plan import Decision
-from syncnas_tvm.planner import Budget, Candidate, SearchResult, Space, strategy
+from syncnas_tvm.planner import Budget, Candidate, CostMode, SearchResult, Space, strategy
 from syncnas_tvm.scorer import Scorer
 from syncnas_tvm.simulator import Simulator
-from syncnas_tvm.targets import TargetCosts, Transfer
-from syncnas_tvm.work import Kernel, Lane, Phase, Sync, SyncKind, Work
+from syncnas_tvm.targets import Target, TargetCosts, Transfer
+from syncnas_tvm.work import LANES, Kernel, Lane, Phase, Sync, SyncKind, Work
 
 
 def kernel(us: int, lane: Lane, bytes_in: int = 4) -> Kernel:
@@ -173,6 +174,14 @@ any_space = st.builds(
     random_space, st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 3), st.booleans()
 )
 COSTS = costs(latency_us=150, gbytes_per_s=2, enqueue_us=10, contention=(1.2, 1.1))
+
+
+def scored_us(kernel: Kernel, mode: CostMode, model: CostModel, target: Target) -> float:
+    """Microseconds that ``kernel`` counts for where plans are scored in ``mode``, predicted by ``model``."""
+    cpu, gpu = ((kernel,) if lane == kernel.lane else () for lane in LANES)
+    work = Work((Phase(cpu, gpu, Sync("copy", 0, 0)),))
+    here = Candidate(Decision.of(["r0"], "Place", lane=kernel.lane), 1, work)
+    return mode.scorer(Space(("r0",), ((here,),)), target.costs, model).us(kernel)
 
 
 def simulator() -> Simulator:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spaces import scored_us
 
 from syncnas_tvm.cost_models import Roofline, TopHubTable, read_tophub
 from syncnas_tvm.errors import InputError
-from syncnas_tvm.plan import Decision
-from syncnas_tvm.planner import Candidate, CostMode, Space
+from syncnas_tvm.planner import CostMode
 from syncnas_tvm.targets import load_target
-from syncnas_tvm.work import Epilogue, Kernel, Lane, Phase, Sync, Work
+from syncnas_tvm.work import Epilogue, Kernel, Lane
 
 RK3399 = load_target("rk3399")
 CPU = "llvm -model=rk3399 -mtriple=aarch64-linux-gnu -mattr=+neon"
@@ -110,16 +110,10 @@ def test_kernels_without_relatives_get_the_roofline_at_the_measured_level(tmp_pa
 def test_a_network_is_slower_but_not_in_the_study(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("\n".join(LINES))
     model, kernel = read_tophub([tmp_path / "log"], RK3399), conv(64, 384)
-    work = Work((Phase((kernel,), (), Sync("copy", 0, 0)),))
-    space = Space(("r0",), ((Candidate(Decision.of(["r0"], "Place", lane="cpu"), 1, work),),))
-
-    def scored(mode: CostMode) -> float:
-        return mode.scorer(space, RK3399.costs, model).us(kernel)
-
     alone = us(table(tmp_path, *LINES), kernel)
-    assert scored(CostMode("study", 500)) == alone
+    assert scored_us(kernel, CostMode("study", 500), model, RK3399) == alone
     bias = RK3399.learned["cpu"].network_bias
-    assert scored(CostMode()) == pytest.approx(bias * alone)
+    assert scored_us(kernel, CostMode(), model, RK3399) == pytest.approx(bias * alone)
     assert "unfused" in model.describe([kernel])
     assert "1 of 2 kernels" in model.describe([kernel, conv(8, 8)])
 
