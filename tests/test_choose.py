@@ -22,6 +22,7 @@ from syncnas_tvm.planner import (
     plan_of,
     single_lane,
 )
+from syncnas_tvm.report import ms
 from syncnas_tvm.work import Kernel, Work
 
 
@@ -42,9 +43,10 @@ class TestChoose:
         choice = self.choose(Space(("r0",), (here,)))
         assert choice.candidates == (here[2],)
         assert choice.lane is None
-        both = f"{choice.latency_us['both'] / 1e3:.3g} ms"
+        both = ms(choice.latency_us["both"])
         assert (
-            choice.reason == f"both lanes: predicted at {both} against 9 ms on the cpu lane alone"
+            choice.reason
+            == f"both lanes: predicted at {both} against 9.00 ms on the cpu lane alone"
         )
         assert choice.latency_us["both"] == pytest.approx(choice.timeline.latency_us)
         assert choice.latency_us["cpu"] == 9000
@@ -54,9 +56,9 @@ class TestChoose:
         here = (place("r0", "cpu", 900), place("r0", "gpu", 9500), split("r0", 0.5, 880, 850))
         choice = self.choose(Space(("r0",), (here,)))
         assert choice.lane == "cpu"
-        both = f"{choice.latency_us['both'] / 1e3:.3g} ms"
+        both = ms(choice.latency_us["both"])
         assert choice.reason == (
-            f"cpu lane alone: the best split plan is predicted at {both} against 0.9 ms"
+            f"cpu lane alone: the best split plan is predicted at {both} against 0.90 ms"
         )
         assert choice.timeline.latency_us == choice.latency_us["cpu"] == 900
 

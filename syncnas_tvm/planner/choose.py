@@ -13,6 +13,7 @@ from syncnas_tvm.planner.base import Budget, SearchResult, strategy
 from syncnas_tvm.planner.cost_mode import CostMode, ModeName
 from syncnas_tvm.planner.space import Candidate, Space, plan_of
 from syncnas_tvm.planner.state_file import StateFile
+from syncnas_tvm.report import ms
 from syncnas_tvm.scorer import Scorer
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Timeline
@@ -81,18 +82,18 @@ def choose(
         state_file.save(space, mode, searching.state())
     alone = _alone(simulator, space)
     if not alone:
-        reason = f"both lanes: no lane can run the whole model; predicted at {_ms(found.score_us)}"
+        reason = f"both lanes: no lane can run the whole model; predicted at {ms(found.score_us)}"
         return _choice(simulator, space, found.candidates, reason, found)
     lane = min(alone, key=alone.__getitem__)
     best_us = alone[lane]
     if found.score_us < best_us * (1 - LEAST_GAIN) and fixed.lane_of(found.candidates) is None:
         reason = (
-            f"both lanes: predicted at {_ms(found.score_us)} against {_ms(best_us)} on the"
+            f"both lanes: predicted at {ms(found.score_us)} against {ms(best_us)} on the"
             f" {lane} lane alone"
         )
         return _choice(simulator, space, found.candidates, reason, found)
     if found.split_us is not None:
-        rest = f"the best split plan is predicted at {_ms(found.split_us)} against {_ms(best_us)}"
+        rest = f"the best split plan is predicted at {ms(found.split_us)} against {ms(best_us)}"
         if found.split_us < best_us:
             rest += ", less than 1 % faster"
     elif all(fixed.lane_of([candidate]) for candidate in space.all()):
@@ -140,7 +141,3 @@ def _choice(
 def _alone(simulator: Scorer, space: Space) -> dict[Lane, float]:
     plans = {lane: fixed.place(space, lane) for lane in LANES}
     return {lane: simulator.score(plan) for lane, plan in plans.items() if plan is not None}
-
-
-def _ms(us: float) -> str:
-    return f"{us / 1e3:.3g} ms"
