@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,11 +113,16 @@ def _be_worker(options: argparse.Namespace, task: SearchTask) -> None:
     ).run()
 
 
-def _study(options: argparse.Namespace, task: SearchTask, seed: int = 0) -> optuna.Study:
+def _study(
+    options: argparse.Namespace,
+    task: SearchTask,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda line: None,
+) -> optuna.Study:
     from syncnas_tvm.nas.study import open_storage, open_study
 
     storage = open_storage(options.storage or str(options.output / "study.db"))
-    return open_study(storage, options.study, len(task.network.stages), task.to_json(), seed)
+    return open_study(storage, options.study, len(task.network.stages), task.to_json(), seed, say)
 
 
 def _open(options: argparse.Namespace, task: SearchTask) -> optuna.Study:
@@ -128,7 +133,7 @@ def _open(options: argparse.Namespace, task: SearchTask) -> optuna.Study:
         raise InputError(f"--measure needs --target host; '{options.target}' is not this machine")
     _ = task.allocator, task.images
     with owned(options.output, options.study, task.to_json()):
-        return _study(options, task)
+        return _study(options, task, say=_Sayer(options.json))
 
 
 def _lead(command: Command, task: SearchTask, study: optuna.Study, given: list[str]) -> None:

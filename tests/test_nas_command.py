@@ -96,7 +96,7 @@ def test_a_search_from_start_to_files(tmp_path):
     assert len(list((tmp_path / "weights").glob("*.pth"))) == len(rows) == len(first) + 1
     best = (tmp_path / "best.json").read_text()
     _, err = finish(start(tmp_path, 1, "--budget", "0.5", "--study", "other"), code=2)
-    assert "has the results of a search with budget 1.0, not 0.5; give the same flags" in err
+    assert "a search (study 'syncnas') with budget 1.0, not 0.5; give the same flags" in err
     assert (tmp_path / "best.json").read_text() == best
     assert list(studies_in(tmp_path)) == ["syncnas"]
 

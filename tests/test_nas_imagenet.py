@@ -79,6 +79,8 @@ def test_splits_and_what_is_done_to_images(folder):
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert data.digest == load(folder, size=32, classes=8).digest != load(folder).digest
+    # Computed once: of a million images it takes seconds, and every checkpoint has it.
+    assert data.digest is data.digest
 
 
 def test_fewer_images_than_a_batch_are_trained_on(folder):

@@ -1,7 +1,5 @@
 """Data sets, training and going on with it, inheriting, results."""
 
-import gzip
-import struct
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import pairwise
@@ -9,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from nas_data import fake_fashion
 from nas_models import little_config, two_branches
 
 from syncnas_tvm import compile_onnx, load
@@ -200,17 +199,6 @@ def test_epochs_shuffle_and_augment_and_repeat(digits):
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[1], other[1])
     assert not torch.equal(first[1], third[1])
-
-
-def fake_fashion(folder, count=None):
-    """Files as the package has them, of random images."""
-    rng = np.random.default_rng(0)
-    for name in FILES:
-        n = count or (60_000 if name.startswith("train") else 10_000)
-        shape = (n, 28, 28) if "images" in name else (n,)
-        values = rng.integers(0, 10, shape, np.uint8)
-        header = struct.pack(f">I{len(shape)}I", 0x800 + len(shape), *shape)
-        (folder / name).write_bytes(gzip.compress(header + values.tobytes(), 1))
 
 
 def test_fashion_mnist_files(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """Tells the training images from others."""
+        """Tells the training images from others. Computed once: every checkpoint has it."""
 
     @abstractmethod
     def count(self, split: Split) -> int:
@@ -147,7 +148,7 @@ class ImageTensors(Data):
         self.size = options.size or train[0].shape[-1]
         self.stem_stride = options.stem_stride or stem_stride
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """See :attr:`Data.digest`."""
         return digest_of(*self._splits["train"])

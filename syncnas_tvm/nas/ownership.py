@@ -22,14 +22,14 @@ def owned(folder: Path, study: str, settings: Mapping[str, Any]) -> Iterator[Non
     Raises InputError, before anything is done, where the folder is another search's.
     """
     path, wanted = folder / OWNER, {"study": study, **as_json(settings)}
-    fresh = not path.exists()
-    if not fresh and (other := difference(_read(path), wanted)):
+    found = _read(path) if path.exists() else None
+    if found is not None and (other := difference(found, wanted)):
         raise InputError(
-            f"--output {folder} has the results of a search with {other}; give the same flags, or"
-            " another --output"
+            f"--output {folder} has the results of a search (study '{found.get('study')}') with"
+            f" {other}, or another --output"
         )
     yield
-    if fresh:
+    if found != wanted:
         with file_written_aside(path) as aside:
             aside.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
 

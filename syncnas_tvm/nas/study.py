@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from syncnas_tvm.errors import InputError, error_line
 from syncnas_tvm.nas.sampler import DEATH, FAILURE, StrategySampler
 
 SETTINGS = "syncnas:settings"
+DIGEST = "data digest"
+"""The setting that tells the training images from others; the first studies have none."""
 BEAT = "syncnas:beat"
 JOURNAL_SUFFIXES = (".log", ".journal")
 
@@ -50,11 +52,17 @@ def open_storage(where: str) -> BaseStorage:
 
 
 def open_study(
-    storage: BaseStorage, name: str, stages: int, settings: Mapping[str, Any], seed: int = 0
+    storage: BaseStorage,
+    name: str,
+    stages: int,
+    settings: Mapping[str, Any],
+    seed: int = 0,
+    say: Callable[[str], object] = lambda line: None,
 ) -> optuna.Study:
     """The study ``name``, made where there is none.
 
-    Raises InputError naming the first of ``settings`` in which the one that is there differs.
+    Raises InputError naming the first of ``settings`` in which the one that is there differs. One that
+    does not know its images takes those of ``settings`` for its own, which ``say`` gets a line about.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
@@ -66,14 +74,16 @@ def open_study(
     )
     wanted = as_json(settings)
     found = study.user_attrs.get(SETTINGS)
-    if found is None:
-        study.set_user_attr(SETTINGS, wanted)
-        return study
-    if other := difference(found, wanted):
+    if found is not None and (other := difference(found, wanted)):
         raise InputError(
-            f"study '{name}' has {other}; give the same flags, or another --study with an --output of"
-            " its own"
+            f"study '{name}' has {other}, or another --study with an --output of its own"
         )
+    if found != wanted:
+        study.set_user_attr(SETTINGS, wanted)
+        if found is not None:
+            say(
+                f"study '{name}' does not know its images: it takes these, and no others from now on"
+            )
     return study
 
 
@@ -83,10 +93,18 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first setting in which both differ, and how; empty where they are the same."""
-    for key in sorted(set(found) | set(wanted)):
-        if found.get(key) != wanted.get(key):
-            return f"{key} {found.get(key)}, not {wanted.get(key)}"
+    """The first setting in which both differ, how, and what to give instead; empty where they agree.
+
+    That ``found`` does not know its images is no difference.
+    """
+    # Images come last: where flags choose others of the same files, the flags are what differs.
+    for key in sorted(set(found) | set(wanted), key=lambda key: (key == DIGEST, key)):
+        if found.get(key) == wanted.get(key) or (key == DIGEST and key not in found):
+            continue
+        other = f"{key} {found.get(key)}, not {wanted.get(key)}"
+        if key == DIGEST:
+            return f"{other}: other training images; give --data the ones that it was made with"
+        return f"{other}; give the same flags"
     return ""
 
 

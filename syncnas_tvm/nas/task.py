@@ -17,6 +17,7 @@ from syncnas_tvm.nas.config_file import config_to_json, write_config
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.description import Network
 from syncnas_tvm.nas.strategy import SyncStrategy
+from syncnas_tvm.nas.study import DIGEST
 from syncnas_tvm.nas.trainer import Report
 from syncnas_tvm.nas.training import TrainTask
 from syncnas_tvm.nas.worker import Outcome
@@ -42,7 +43,7 @@ class SearchTask(TrainTask):
     folder: Path | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """What two workers of one search have to agree on."""
+        """What two workers of one search have to agree on; raises DataError where there are no images."""
         settings = self.settings.to_json()
         settings.pop("threads")
         options = asdict(self.options)
@@ -52,6 +53,7 @@ class SearchTask(TrainTask):
             "target": self.target,
             "budget": self.budget,
             "data": self.data.name,
+            DIGEST: self.images.digest,  # machines may keep them in different folders
             "width": self.width,
             "multiple": self.multiple,
             "step": self.step,
