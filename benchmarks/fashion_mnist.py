@@ -1,6 +1,7 @@
 """Real training: searched two-branch models against their base at equal predicted latency.
 
     nice python benchmarks/fashion_mnist.py [--budgets 1.0 0.5] [--seeds 5] [--trials 12] [--only-report]
+        [--jobs 2] [--device cuda]
 
 Widths are determined for rk3399 at 224 and width 1; what is trained has the same ratios at a smaller
 width, on Fashion-MNIST. For each budget: a search (validation images alone decide), then the winner
@@ -11,6 +12,7 @@ scales the base that the branches of smaller budgets are made of. The test image
 of a model has ended. What is found (the searches' winners and tables, the table of trainings, and the
 settings of all) is kept in ``fashion_mnist/``, what is
 under way in ``--folder``; the same command goes on after an interruption, on another machine too.
+``--jobs`` evaluates and trains so many models at once, each in a process of one thread.
 
 Printed: mean difference in test accuracy (two branches minus base) with its 95 % interval (Student's t
 over the paired seeds).
@@ -26,20 +28,22 @@ import shutil
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from scipy import stats
 
 from syncnas_tvm.nas import ZOO
 from syncnas_tvm.nas.allocate import Allocator
 from syncnas_tvm.nas.branched import BranchedConfig
-from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import read_config, write_config
 from syncnas_tvm.nas.counting import count
-from syncnas_tvm.nas.data import Data, DataOptions, DataSpec
+from syncnas_tvm.nas.data import DataOptions, DataSpec
 from syncnas_tvm.nas.description import MULTIPLE
 from syncnas_tvm.nas.model import Mobile
 from syncnas_tvm.nas.results import results, write_results
@@ -47,6 +51,7 @@ from syncnas_tvm.nas.settings import TrainSettings
 from syncnas_tvm.nas.study import open_storage, open_study
 from syncnas_tvm.nas.task import SearchTask, cost_model
 from syncnas_tvm.nas.trainer import Trainer
+from syncnas_tvm.nas.training import TrainTask
 from syncnas_tvm.nas.worker import Worker
 from syncnas_tvm.targets import load_target
 
@@ -94,7 +99,9 @@ def rival(allocator: Allocator, budget: float) -> Rival:
     return best
 
 
-def search(task: SearchTask, trials: int, found: Path) -> BranchedConfig:
+def search(
+    task: SearchTask, trials: int, found: Path, pool: ProcessPoolExecutor, jobs: int
+) -> BranchedConfig:
     """The best configuration by validation accuracy; evaluated ones are not evaluated again.
 
     It is kept in ``found``, with a table of what was evaluated.
@@ -102,29 +109,80 @@ def search(task: SearchTask, trials: int, found: Path) -> BranchedConfig:
     path = found / f"best-{task.budget:g}.json"
     if path.exists():
         return read_config(path)
-    folder = task.folder
-    assert folder is not None
-    stages = len(task.network.stages)
-    storage = open_storage(str(folder / "study.db"))
-    study = open_study(storage, f"budget {task.budget:g}", stages, task.to_json())
-    Worker(study, task.evaluate, stages, trials).run()
-    write_results(results(study), folder, f"budget {task.budget:g}")
-    shutil.copy(folder / "results.csv", found / f"search-{task.budget:g}.csv")
-    config = read_config(folder / "best.json")
+    assert task.folder is not None
+    study = _study(task)
+    for worker in [pool.submit(_work, task, trials) for _ in range(jobs)]:
+        worker.result()
+    write_results(results(study), task.folder, f"budget {task.budget:g}")
+    shutil.copy(task.folder / "results.csv", found / f"search-{task.budget:g}.csv")
+    config = read_config(task.folder / "best.json")
     write_config(config, path)
     return config
 
 
-def train(
-    model: torch.nn.Module, data: Data, settings: TrainSettings, path: Path
-) -> tuple[float, float, float]:
-    """Validation and test accuracy of one training, and its seconds of CPU (since it last went on)."""
+def _study(task: SearchTask) -> optuna.Study:
+    storage = open_storage(str(task.folder / "study.db"))
+    return open_study(storage, f"budget {task.budget:g}", len(ZOO[BASE].stages), task.to_json())
+
+
+def _work(task: SearchTask, trials: int) -> None:
+    Worker(_study(task), task.evaluate, len(ZOO[BASE].stages), trials).run()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A final training: of the configuration, or of the rival where there is none."""
+
+    task: TrainTask
+    config: BranchedConfig | None
+    base: Rival
+    latency_us: float
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What the table calls the model."""
+        return "base" if self.config is None else "branched"
+
+    @property
+    def width(self) -> float:
+        """Of the model, relative to the base at its own width."""
+        return self.task.width * (self.base.width if self.config is None else 1.0)
+
+    def trainer(self) -> Trainer:
+        """A fresh training."""
+        if self.config is not None:
+            return self.task.trainer(self.config, self.path)
+        settings, data = self.task.settings, self.task.images
+        torch.manual_seed(settings.seed)
+        network = ZOO[BASE].scaled(self.base.width, self.base.multiple)
+        model = Mobile(
+            network.scaled(self.task.width, self.task.multiple),
+            data.classes,
+            inputs=data.channels,
+            stem_stride=data.stem_stride,
+            dropout=settings.dropout,
+        )
+        return Trainer(model, data, settings, path=self.path, device=self.task.device)
+
+
+def train(training: Training) -> tuple[str, ...]:
+    """Train to the end; returns the cells of the table from the width on.
+
+    The seconds are of the CPU, since the training last went on.
+    """
     started = time.process_time()
-    trainer = Trainer(model, data, settings, path=path)
+    trainer = training.trainer()
     val = trainer.run()
     test = trainer.evaluate("test")
-    path.unlink(missing_ok=True)
-    return val.top1, test.top1, time.process_time() - started
+    training.path.unlink(missing_ok=True)
+    data = training.task.images
+    mmacs = count(trainer.model, data.size, data.channels).macs / 1e6
+    seconds = time.process_time() - started
+    return (
+        f"{training.width:g}", f"{training.latency_us:.1f}", f"{mmacs:.2f}", f"{val.top1:.4f}",
+        f"{test.top1:.4f}", f"{seconds:.0f}",
+    )  # fmt: skip
 
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -185,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--width", type=float, default=0.25, help="of the trained models")
+    parser.add_argument("--multiple", type=int, default=MULTIPLE, help="of their channels")
     parser.add_argument(
         "--size", type=int, default=32, help="of the images (32: padded, as they are)"
     )
@@ -198,6 +257,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-runs"))
     parser.add_argument("--found", type=Path, default=FOUND, help="winners and table")
     parser.add_argument("--trunk", type=float, default=1.0, help="of budgets below 1 (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="models at once")
+    parser.add_argument("--device", default="cpu", help="torch's name of where to train: cuda")
     parser.add_argument("--only-report", action="store_true")
     options = parser.parse_args()
     table = options.found / "table.csv"
@@ -214,69 +275,57 @@ def main() -> None:
     )
     spec = DataSpec.parse(options.data)
     shapes = {"size": options.size, "stem_stride": options.stem_stride}
-    data = spec.load(DataOptions(images=options.images, **shapes))
     names = ("trials", "width", "images", "search_epochs", "search_images")
     settings = {name: getattr(options, name) for name in names} | shapes
     settings |= {k: v for k, v in recipe.to_json().items() if k not in ("seed", "threads")}
+    if options.multiple != MULTIPLE:
+        settings["multiple"] = options.multiple
     if options.trunk != 1:
         settings["trunk"] = options.trunk
     check_settings(options.found / "settings.json", settings)
     target = load_target(TARGET)
     whole = Allocator(ZOO[BASE], target, cost_model(target))
-    for budget in options.budgets:
-        base = rival(whole, budget)
-        task = SearchTask(
-            BASE,
-            spec,
-            DataOptions(images=options.search_images, **shapes),
-            replace(recipe, epochs=options.search_epochs),
-            options.width,
-            target=TARGET,
-            budget=budget,
-            trunk=options.trunk if budget < 1 else 1.0,
-            folder=options.folder / f"budget-{budget:g}",
-        )
-        config = search(task, options.trials, options.found)
-        for seed in range(options.seeds):
-            for name in ("branched", "base"):
-                if (f"{budget:g}", name, str(seed)) in known(table):
-                    continue
-                torch.manual_seed(seed)
-                if name == "branched":
-                    model = branched_model(task, config, data)
-                    width, us = options.width, task.allocator.time(config).latency_us
-                else:
-                    model = base_model(base, options.width, recipe, data)
-                    width, us = options.width * base.width, base.latency_us
-                mmacs = count(model, data.size, data.channels).macs / 1e6
-                path = options.folder / f"{name}-{budget:g}-{seed}.pth"
-                val, test, seconds = train(model, data, replace(recipe, seed=seed), path)
-                add(
-                    table,
-                    (
-                        f"{budget:g}", name, seed, f"{width:g}", f"{us:.1f}", f"{mmacs:.2f}",
-                        f"{val:.4f}", f"{test:.4f}", f"{seconds:.0f}",
-                    ),
-                )  # fmt: skip
-            report(table, [budget])
-
-
-def branched_model(task: SearchTask, config: BranchedConfig, data: Data) -> torch.nn.Module:
-    """A fresh model of the configuration at the trained width."""
-    dropout = task.settings.dropout
-    return BranchedModel(task.trained(config), data.classes, inputs=data.channels, dropout=dropout)
-
-
-def base_model(base: Rival, width: float, settings: TrainSettings, data: Data) -> torch.nn.Module:
-    """A fresh model of the rival at the trained width."""
-    network = ZOO[BASE].scaled(base.width, base.multiple).scaled(width, MULTIPLE)
-    return Mobile(
-        network,
-        data.classes,
-        inputs=data.channels,
-        stem_stride=data.stem_stride,
-        dropout=settings.dropout,
-    )
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for budget in options.budgets:
+            base = rival(whole, budget)
+            task = SearchTask(
+                BASE,
+                spec,
+                DataOptions(images=options.search_images, **shapes),
+                replace(recipe, epochs=options.search_epochs),
+                options.width,
+                options.multiple,
+                device=options.device,
+                target=TARGET,
+                budget=budget,
+                trunk=options.trunk if budget < 1 else 1.0,
+                folder=options.folder / f"budget-{budget:g}",
+            )
+            config = search(task, options.trials, options.found, pool, options.jobs)
+            final = TrainTask(
+                BASE,
+                spec,
+                DataOptions(images=options.images, **shapes),
+                recipe,
+                options.width,
+                options.multiple,
+                device=options.device,
+            )
+            found_us = task.allocator.time(config).latency_us
+            missing = {}
+            for seed in range(options.seeds):
+                one = replace(final, settings=replace(recipe, seed=seed))
+                for which, us in ((config, found_us), (None, base.latency_us)):
+                    training = Training(one, which, base, us, options.folder)
+                    path = options.folder / f"{training.name}-{budget:g}-{seed}.pth"
+                    training = replace(training, path=path)
+                    if (f"{budget:g}", training.name, str(seed)) not in known(table):
+                        missing[pool.submit(train, training)] = training
+            for done in as_completed(missing):
+                training = missing[done]
+                seed = training.task.settings.seed
+                add(table, (f"{budget:g}", training.name, seed, *done.result()))
+                report(table, [budget])
 
 
 if __name__ == "__main__":

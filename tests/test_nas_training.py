@@ -15,6 +15,7 @@ from syncnas_tvm.errors import CheckpointError, DataError, InputError
 from syncnas_tvm.nas import ZOO, checkpoint
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import config_to_json, read_config
+from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.data import DataOptions, DataSpec
 from syncnas_tvm.nas.drawing import draw
 from syncnas_tvm.nas.fashion_mnist import FILES, fashion_mnist
@@ -136,6 +137,44 @@ def test_a_training_begun_on_a_cpu_goes_on_on_a_gpu(digits, tmp_path):
     trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
     trainer._load(path)
     assert trainer.epoch == 2
+
+
+def test_a_captured_model_can_be_copied_counted_and_evaluated(digits, monkeypatch):
+    """What stands in for CUDA graphs replaces ``forward`` as they do, and takes its own images only."""
+    settings = replace(SETTINGS, epochs=2, ema=0.0)
+    plain = Trainer(small_model(), digits, settings).run()
+    steps = []
+
+    def capture(module, sample):
+        forward = module.forward
+        forward(*sample)  # the batch norms see it
+
+        def captured(x):
+            assert module.training
+            assert (x.shape, x.device) == (sample[0].shape, sample[0].device)
+            steps.append(x)
+            return forward(x)
+
+        module.forward = captured
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    trainer = Trainer(small_model(), digits, settings)
+    trainer._capture(torch.zeros(settings.batch, digits.channels, digits.size, digits.size))
+    assert trainer.run() == plain
+    assert len(steps) == 2 * trainer.steps
+    expected = count(small_model(), digits.size, digits.channels)
+    assert count(trainer.model, digits.size, digits.channels) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an Nvidia GPU")
+def test_a_gpu_learns_the_same_captured_and_not(digits, monkeypatch):
+    settings = replace(SETTINGS, epochs=2)
+    captured = Trainer(small_model(), digits, settings, device="cuda")
+    monkeypatch.setattr(Trainer, "_capture", lambda self, images: None)
+    plain = Trainer(small_model(), digits, settings, device="cuda")
+    assert captured.run().loss == pytest.approx(plain.run().loss, rel=1e-2)
+    expected = count(small_model(), digits.size, digits.channels)
+    assert count(captured.model, digits.size, digits.channels) == expected
 
 
 def test_a_damaged_checkpoint_is_named(digits, tmp_path):
