@@ -7,8 +7,8 @@ Widths are determined for rk3399 at 224 and width 1; what is trained has the sam
 width, on Fashion-MNIST. For each budget: a search (validation images alone decide), then the winner
 and its rival, with the same recipe and paired seeds, on training images alone. The
 rival at budget 1.0 is the base itself; at a smaller one it is the base at the width with the most
-multiply-adds whose predicted latency on its best lane fits. ``--trunk``
-scales the base that the branches of smaller budgets are made of. The test images are read once, when the training
+multiply-adds whose predicted latency on its best lane fits. The branches of smaller budgets are made of
+this scaled base, or of the base times ``--trunk``. The test images are read once, when the training
 of a model has ended. What is found (the searches' winners and tables, the table of trainings, and the
 settings of all) is kept in ``fashion_mnist/``, what is
 under way in ``--folder``; the same command goes on after an interruption, on another machine too.
@@ -47,6 +47,7 @@ from syncnas_tvm.nas.data import DataOptions, DataSpec
 from syncnas_tvm.nas.description import MULTIPLE
 from syncnas_tvm.nas.model import Mobile
 from syncnas_tvm.nas.results import results, write_results
+from syncnas_tvm.nas.scaled_base import ScaledBase, scaled_base
 from syncnas_tvm.nas.settings import TrainSettings
 from syncnas_tvm.nas.study import open_storage, open_study
 from syncnas_tvm.nas.task import SearchTask, cost_model
@@ -68,35 +69,6 @@ COLUMNS = (
     "seconds",
 )
 BASE, TARGET = "mobilenet_v2", "rk3399"
-
-
-@dataclass(frozen=True)
-class Rival:
-    """The base at a width, its channels in multiples of ``multiple``, and its predicted latency."""
-
-    width: float
-    multiple: int
-    latency_us: float
-
-
-def rival(allocator: Allocator, budget: float) -> Rival:
-    """The scaled base with the most multiply-adds that fits the budget on its best lane.
-
-    Channels may be multiples of 2, 4 or 8: so the base comes close to the budget, and is as strong as
-    the target's costs let it be.
-    """
-    if budget >= 1.0:
-        return Rival(1.0, MULTIPLE, allocator.base_us)
-    best, most = Rival(0.0, 0, 0.0), 0.0
-    for multiple in (2, 4, 8):
-        for width in (step / 200 for step in range(20, 200)):
-            network = ZOO[BASE].scaled(width, multiple)
-            scaled = Allocator(network, allocator.target, allocator.model, cap=0.01)
-            if scaled.base_us <= budget * allocator.base_us:
-                macs = count(Mobile(network), allocator.size).macs
-                if macs > most:
-                    best, most = Rival(width, multiple, scaled.base_us), macs
-    return best
 
 
 def search(
@@ -135,7 +107,7 @@ class Training:
 
     task: TrainTask
     config: BranchedConfig | None
-    base: Rival
+    base: ScaledBase
     latency_us: float
     path: Path
 
@@ -256,7 +228,9 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-runs"))
     parser.add_argument("--found", type=Path, default=FOUND, help="winners and table")
-    parser.add_argument("--trunk", type=float, default=1.0, help="of budgets below 1 (default: 1)")
+    parser.add_argument(
+        "--trunk", default="fit", help="of budgets below 1: a number, or the rival's"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="models at once")
     parser.add_argument("--device", default="cpu", help="torch's name of where to train: cuda")
     parser.add_argument("--only-report", action="store_true")
@@ -280,14 +254,17 @@ def main() -> None:
     settings |= {k: v for k, v in recipe.to_json().items() if k not in ("seed", "threads")}
     if options.multiple != MULTIPLE:
         settings["multiple"] = options.multiple
-    if options.trunk != 1:
-        settings["trunk"] = options.trunk
+    settings["trunk"] = options.trunk
     check_settings(options.found / "settings.json", settings)
     target = load_target(TARGET)
     whole = Allocator(ZOO[BASE], target, cost_model(target))
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for budget in options.budgets:
-            base = rival(whole, budget)
+            base = scaled_base(whole, budget)
+            fits = options.trunk == "fit" or budget >= 1
+            trunk, multiple = (
+                (base.width, base.multiple) if fits else (float(options.trunk), MULTIPLE)
+            )
             task = SearchTask(
                 BASE,
                 spec,
@@ -298,7 +275,8 @@ def main() -> None:
                 device=options.device,
                 target=TARGET,
                 budget=budget,
-                trunk=options.trunk if budget < 1 else 1.0,
+                trunk=trunk,
+                trunk_multiple=multiple,
                 folder=options.folder / f"budget-{budget:g}",
             )
             config = search(task, options.trials, options.found, pool, options.jobs)

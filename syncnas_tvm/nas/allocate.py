@@ -102,9 +102,15 @@ class Allocator:
     @cached_property
     def lane_us(self) -> dict[Lane, float]:
         """The whole base's predicted latency on each lane alone."""
+        return self._lane_us(self.whole)
+
+    def time_base(self, network: Network) -> float:
+        """The best predicted latency, in microseconds, on one lane, of any network without branches."""
+        return min(self._lane_us(network).values())
+
+    def _lane_us(self, network: Network) -> dict[Lane, float]:
         return {
-            lane: self._score(base_work(self.whole, lane, self.size, self.classes))
-            for lane in LANES
+            lane: self._score(base_work(network, lane, self.size, self.classes)) for lane in LANES
         }
 
     def allocate(self, strategy: SyncStrategy, budget: float = 1.0) -> Allocation:

@@ -15,7 +15,7 @@ from syncnas_tvm.nas.allocate import CAP, Allocation, Allocator
 from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import config_to_json, write_config
 from syncnas_tvm.nas.counting import count
-from syncnas_tvm.nas.description import Network
+from syncnas_tvm.nas.description import MULTIPLE, Network
 from syncnas_tvm.nas.strategy import SyncStrategy
 from syncnas_tvm.nas.study import DIGEST
 from syncnas_tvm.nas.trainer import Report
@@ -30,8 +30,8 @@ class SearchTask(TrainTask):
     """Everything that decides what a strategy's reward is.
 
     Widths are determined for images of 224 pixels at width 1, whatever is trained, which has the same
-    ratios to the base. ``trunk`` scales the base that branches are made of; the budget stays a
-    share of the whole base's latency.
+    ratios to the base. ``trunk`` scales the base that branches are made of, to channels that are
+    multiples of ``trunk_multiple``; the budget stays a share of the whole base's latency.
     """
 
     target: str
@@ -39,6 +39,7 @@ class SearchTask(TrainTask):
     step: int = 4
     cap: float = CAP
     trunk: float = 1.0
+    trunk_multiple: int = MULTIPLE
     measurements: tuple[Path, ...] = ()
     folder: Path | None = field(default=None, compare=False)
 
@@ -59,6 +60,7 @@ class SearchTask(TrainTask):
             "step": self.step,
             "cap": self.cap,
             "trunk": self.trunk,
+            "trunk multiple": self.trunk_multiple,
             "measurements": [path.name for path in self.measurements],
             "inherits": self.weights is not None and self.weights.digest,
             **{f"data {key}": value for key, value in options.items()},
@@ -68,7 +70,7 @@ class SearchTask(TrainTask):
     @cached_property
     def network(self) -> Network:
         """The base network that branches are made of, at width 1."""
-        return network(self.base).scaled(self.trunk)
+        return network(self.base).scaled(self.trunk, self.trunk_multiple)
 
     @cached_property
     def allocator(self) -> Allocator:
