@@ -138,6 +138,7 @@ def _open(options: argparse.Namespace, task: SearchTask) -> optuna.Study:
 
 def _lead(command: Command, task: SearchTask, study: optuna.Study, given: list[str]) -> None:
     from syncnas_tvm.nas.crew import Crew
+    from syncnas_tvm.nas.flags import FIT
     from syncnas_tvm.nas.measuring import measure_best
     from syncnas_tvm.nas.results import write_table
 
@@ -147,10 +148,18 @@ def _lead(command: Command, task: SearchTask, study: optuna.Study, given: list[s
     say(
         f"{task.base} on {task.target}: {lanes}; budget {task.budget * allocator.base_us / 1e3:.2f} ms"
     )
+    if options.trunk == FIT:
+        base_us = allocator.time_base(task.network)
+        say(
+            f"--trunk {FIT}: the base at width {task.trunk:g}, channels in multiples of"
+            f" {task.trunk_multiple}, takes {base_us / 1e3:.2f} ms"
+        )
+    # Workers need not find again what fits: of a flag given twice, the last counts.
+    trunk = ["--trunk", repr(task.trunk), "--trunk-multiple", str(task.trunk_multiple)]
     crew = Crew(study, options.trials, say, lambda found: write_table(found, options.output))
     for number in range(options.workers):
         log = options.output / "logs" / f"worker-{number}.log"
-        crew.start([*given, "--as-worker", str(number)], log)
+        crew.start([*given, *trunk, "--as-worker", str(number)], log)
     found = crew.watch()
     if options.measure:
         command.interrupts.check()

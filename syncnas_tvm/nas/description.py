@@ -14,6 +14,8 @@ Base = Literal["inputs", "expanded"]
 
 STEM_STRIDE = 2
 """Of the networks as published."""
+WIDTHS = (0.05, 8.0)
+"""The narrowest and the widest that a network is scaled to."""
 MULTIPLE = 2
 """What channels of trained stand-ins are multiples of: narrow ones keep the proportions."""
 
@@ -173,8 +175,9 @@ class Network:
 
 def check_width(width: float, name: str) -> None:
     """Raise InputError where no model can be made of ``name`` at ``width``."""
-    if not 0.05 <= width <= 8:
-        raise InputError(f"width {width:g} of '{name}' is not between 0.05 and 8")
+    least, most = WIDTHS
+    if not least <= width <= most:
+        raise InputError(f"width {width:g} of '{name}' is not between {least:g} and {most:g}")
 
 
 def strided(size: int, stride: int) -> int:

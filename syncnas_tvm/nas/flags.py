@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from syncnas_tvm.cli import Parser, natural, not_negative, positive_float, posit
 from syncnas_tvm.errors import InputError
 from syncnas_tvm.nas.allocate import CAP
 from syncnas_tvm.nas.data import DataOptions, DataSpec
-from syncnas_tvm.nas.description import MULTIPLE
+from syncnas_tvm.nas.description import MULTIPLE, WIDTHS
 from syncnas_tvm.nas.names import SCHEMES
 from syncnas_tvm.nas.settings import TrainSettings, learning_rate
 from syncnas_tvm.nas.task import SearchTask
@@ -25,6 +26,10 @@ PROXY: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 6, "width": 0.25, "batch": 64, "warmup_epochs": 1.0, "ema": 0.99},
 }  # fmt: skip
 """What ``--proxy`` makes of a data set, where no other flag says so."""
+FIT = "fit"
+"""What ``--trunk`` is where the budget decides."""
+TRUNK_MULTIPLE = 8
+"""As networks are published."""
 
 
 def add_data_arguments(parser: Parser) -> None:
@@ -100,9 +105,17 @@ def add_target_arguments(parser: Parser) -> None:
     )
     where.add_argument(
         "--trunk",
-        type=positive_float,
+        type=trunk_width,
         default=1.0,
-        help="scale what both branches share, before they get their widths (default: 1)",
+        metavar="WIDTH",
+        help="scale what both branches share, before they get their widths; 'fit': to the base that"
+        " meets --budget on one lane (default: 1)",
+    )
+    where.add_argument(
+        "--trunk-multiple",
+        type=positive_int,
+        metavar="N",
+        help=f"what its channels are multiples of (default: {TRUNK_MULTIPLE}; 'fit' chooses it)",
     )
     where.add_argument(
         "--measurements",
@@ -111,6 +124,19 @@ def add_target_arguments(parser: Parser) -> None:
         default=[],
         metavar="FILE",
         help="kernel times from TopHub logs",
+    )
+
+
+def trunk_width(text: str) -> float | str:
+    """For argparse: ``fit``, or a width that networks have."""
+    if text == FIT:
+        return FIT
+    least, most = WIDTHS
+    with suppress(ValueError):
+        if least <= float(text) <= most:
+            return float(text)
+    raise argparse.ArgumentTypeError(
+        f"'{text}' is neither '{FIT}' nor a number between {least:g} and {most:g}"
     )
 
 
@@ -156,17 +182,22 @@ def training_of(options: argparse.Namespace, device: str) -> TrainTask:
 
 
 def task_of(options: argparse.Namespace, folder: Path | None, device: str) -> SearchTask:
-    """The search that the flags ask for."""
-    return SearchTask(
+    """The search that the flags ask for; takes seconds where the trunk is to fit the budget."""
+    fits = options.trunk == FIT
+    if fits and options.trunk_multiple is not None:
+        raise InputError(f"--trunk-multiple: --trunk {FIT} chooses it; leave out one of them")
+    task = SearchTask(
         **vars(training_of(options, device)),
         target=options.target,
         budget=options.budget,
         step=options.step,
         cap=options.cap,
-        trunk=options.trunk,
+        trunk=1.0 if fits else options.trunk,
+        trunk_multiple=options.trunk_multiple or TRUNK_MULTIPLE,
         measurements=tuple(options.measurements),
         folder=folder,
     )
+    return task.fitted() if fits else task
 
 
 def devices_of(text: str | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from syncnas_tvm.nas.branched_model import BranchedModel
 from syncnas_tvm.nas.config_file import config_to_json, write_config
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.description import MULTIPLE, Network
+from syncnas_tvm.nas.scaled_base import scaled_base
 from syncnas_tvm.nas.strategy import SyncStrategy
 from syncnas_tvm.nas.study import DIGEST
 from syncnas_tvm.nas.trainer import Report
@@ -79,6 +80,14 @@ class SearchTask(TrainTask):
         model = cost_model(target, self.measurements)
         whole = network(self.base)
         return Allocator(self.network, target, model, step=self.step, cap=self.cap, whole=whole)
+
+    def fitted(self) -> SearchTask:
+        """This search with the trunk of the base scaled to the budget (:func:`scaled_base`); takes seconds.
+
+        Raises InputError where the base meets the budget at no width.
+        """
+        base = scaled_base(self.allocator, self.budget)
+        return replace(self, trunk=base.width, trunk_multiple=base.multiple)
 
     def evaluate(self, strategy: SyncStrategy, report: Report | None = None) -> Outcome:
         """Determine the widths, train, and return the validation accuracy; 0 where nothing fits.
