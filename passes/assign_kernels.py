@@ -9,7 +9,7 @@ from tvm.s_tir import renew_defs
 
 from syncnas_tvm.graph.calls import LANE_ATTR
 
-CALL_TIR = "relax.call_tir"
+CALL_TIR = ("relax.call_tir", "relax.call_tir_inplace")
 
 
 @tvm.transform.module_pass(opt_level=0, name="AssignKernels")
@@ -57,7 +57,7 @@ class _Assigner(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if not isinstance(call.op, tvm.ir.Op) or call.op.name != CALL_TIR:
+        if not isinstance(call.op, tvm.ir.Op) or call.op.name not in CALL_TIR:
             return call
         kernel = call.args[0]
         key = (self.lane, kernel.name_hint)

@@ -11,7 +11,7 @@ from syncnas_tvm.graph.rebuild import emit_function, fresh_params, tensor_type
 from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.passes.lanes import lane_attrs
 from syncnas_tvm.passes.row_seams import RowSeam, find_seams, rooms_of, rows_wanted, with_room
-from syncnas_tvm.work import LANES, Interval, Lane, other
+from syncnas_tvm.work import Interval, Lane, other
 
 # DLPack's device types, as the runtime's copy takes them.
 DEVICE_TYPE = {"cpu": 1, "gpu": 4}
@@ -59,7 +59,9 @@ class InsertTransfers:
     overlap. The model's inputs and outputs are on the CPU.
 
     A join that only puts bands of rows together (a *seam*) runs nowhere: each lane that reads its
-    value receives the rows that it reads and lacks, in a tensor that its own band was made in. Where
+    value receives the rows that it reads and lacks, in a tensor that its own band was made in. Rows that
+    a lane computes first leave before it computes the rest: the GPU lane's are on their way before its
+    rest is enqueued, and the CPU lane computes its rest once the GPU lane has what comes next. Where
     the lanes' types differ (``converting``) such joins run as all others.
 
     Before::
@@ -95,6 +97,13 @@ class _Mover:
         self._joins: dict[relax.Var, CallSite] = {}
         self._functions: dict[tvm.ir.GlobalVar, relax.Function] = {}
         self._copies: dict[tuple[str, Lane], tvm.ir.GlobalVar] = {}
+        # Rows of the GPU lane that are on the CPU before the GPU lane has the rest of its band...
+        self._sent: dict[relax.Var, relax.Expr] = {}
+        # ... and the CPU lane's calls that make the rest of its own, until they are emitted.
+        self._late: list[CallSite] = []
+        self._rests = {
+            piece.var for seam in self._seams.values() for piece in seam.pieces["cpu"][1:]
+        }
 
     def run(self) -> tvm.IRModule:
         main = self._main
@@ -105,6 +114,7 @@ class _Mover:
         def body() -> list[relax.Expr]:
             for group in _together(main.calls):
                 self._emit_group(group)
+            self._catch_up()
             return [self._get(output, "cpu") for output in main.outputs]
 
         attrs = {"num_input": len(params)}
@@ -123,17 +133,44 @@ class _Mover:
             return
         # Reading from the GPU waits for its queue, so that comes before new work is enqueued there;
         # joins of the CPU lane come after, while the GPU lane already runs.
+        made = {result for call in group for result in call.results}
         for call in group:
             if call.lane == "cpu":
                 for arg in call.args:
-                    self._fetch(arg)
-        for lane in reversed(LANES):
-            for call in group:
-                if call.lane == lane:
-                    self._call(call, lane)
+                    if arg not in made:
+                        self._fetch(arg)
+        for call in group:
+            if call.lane == "gpu":
+                self._call(call, "gpu")
+                self._send_early(call)
+        self._catch_up()
+        for call in group:
+            if call.lane == "cpu" and self._rests.intersection(call.results):
+                self._late.append(call)
+            elif call.lane == "cpu":
+                self._call(call, "cpu")
+
+    def _catch_up(self) -> None:
+        """The rest of the CPU lane's band, which nobody has waited for until now."""
+        late, self._late = self._late, []
+        for call in late:
+            self._call(call, "cpu")
+
+    def _send_early(self, call: CallSite) -> None:
+        """Begin to move what ``call`` has computed first, and the CPU lane lacks."""
+        for seam in self._seams.values():
+            border = seam.early("cpu")
+            if border is not None and border.var in call.results:
+                begin = seam.begin("gpu", border)
+                first, last = seam.missing("cpu")
+                source = self._at[border.var]["gpu"]
+                rows = (first - begin, last - begin)
+                self._sent[border.var] = self._move(source, "cpu", rows)
 
     def _fetch(self, value: relax.Var) -> None:
         """Move to the CPU what ``value`` is made of, without running joins."""
+        if value in self._seams and self._seams[value].early("cpu") is not None:
+            return  # it is on its way
         if value in self._joins and value not in self._seams and not self._at[value]:
             for arg in self._joins[value].args:
                 self._fetch(arg)
@@ -145,6 +182,7 @@ class _Mover:
         name = call.callee.name_hint
         if rooms := rooms_of(call, self._seams):
             callee = with_room(self._builder, name, call.function, rooms)
+            args += [self._at[room.into][lane] for room in rooms.values() if room.into is not None]
         else:
             callee = call.callee
             self._functions[callee] = call.function
@@ -157,6 +195,8 @@ class _Mover:
 
     def _get(self, value: relax.Var, lane: Lane) -> relax.Expr:
         """``value`` on ``lane``: where it is already, received, by running its join there, or moved."""
+        if value not in self._at:
+            self._catch_up()
         at = self._at[value]
         if lane not in at:
             if value in self._seams:
@@ -180,14 +220,17 @@ class _Mover:
 
     def _receive(self, seam: RowSeam, lane: Lane) -> relax.Expr:
         """The tensor of the lane's own band with the rows from the other lane that it reads."""
-        own = self._at[seam.bands[lane]][lane]
-        first, last = seam.missing(lane)
-        if first >= last:
-            return own
-        there = other(lane)
-        source = self._at[seam.bands[there]][there]
-        call = exchange(own, source, first, first - seam.begin(there), last - first)
-        return self._builder.emit(call, name_hint=f"{own.name}_and_{there}")
+        there, missing = other(lane), seam.missing(lane)
+        own = self._get(seam.pieces[lane][-1].var, lane)
+        for piece in seam.pieces[there]:
+            first, last = max(missing[0], piece.rows[0]), min(missing[1], piece.rows[1])
+            if first < last:
+                sent = lane == "cpu" and piece.var in self._sent
+                source = self._sent[piece.var] if sent else self._get(piece.var, there)
+                begin = first - seam.begin(there, piece)
+                call = exchange(own, source, first, begin, last - first)
+                own = self._builder.emit(call, name_hint=f"{own.name}_and_{there}")
+        return own
 
     def _run_join(self, call: CallSite, lane: Lane) -> relax.Expr:
         args = [self._get(arg, lane) for arg in call.args]

@@ -58,14 +58,19 @@ class LaneWriter(ABC):
     def _lane_function(self, lane: Lane, phase: int) -> None:
         nodes = self._live_nodes(lane, phase)
         results = [n for n in nodes if self._leaves(n, lane, phase)]
+        if results:
+            self._function_of(lane, phase, nodes, results)
+
+    def _function_of(
+        self, lane: Lane, phase: int, nodes: list[Node], results: list[Node], suffix: str = ""
+    ) -> None:
+        """A lane function that computes ``nodes`` and returns ``results``, and its call."""
         inside = {node.var for node in nodes}
         inputs: dict[relax.Var, relax.Expr] = {}
         for node in nodes:
             for operand in self._operands(node, lane):
                 if isinstance(operand, relax.Var) and operand not in inside:
                     inputs[operand] = self._value(operand, lane)
-        if not results:
-            return
         params = fresh_params(list(inputs.values()))
         env: dict[relax.Var, relax.Expr] = dict(zip(inputs, params, strict=True))
 
@@ -74,7 +79,7 @@ class LaneWriter(ABC):
                 env[node.var] = self._emit(node, lane, env)
             return [env[node.var] for node in results]
 
-        name = f"{self._region}_p{phase}_{lane}"
+        name = f"{self._region}_p{phase}_{lane}{suffix}"
         attrs = lane_attrs(self._region, lane, phase)
         callee = emit_function(self._builder, name, params, body, attrs)
         values = emit_call(self._builder, callee, list(inputs.values()), len(results), name)

@@ -82,7 +82,7 @@ class ConstantLifter(PyExprMutator):
                 self.constants[expr] = relax.Var(f"w{len(self.constants)}", type_)
             return self.constants[expr]
 
-        if isinstance(call.op, tvm.ir.Op) and call.op.name == CALL_TIR:
+        if isinstance(call.op, tvm.ir.Op) and call.op.name in CALL_TIR:
             pairs = zip(call.args[1].fields, self._mod[call.args[0]].params, strict=False)
             self.textures |= {arg for arg, param in pairs if is_texture(param)}
         args = [lifted(arg) for arg in call.args]

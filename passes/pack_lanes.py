@@ -106,8 +106,8 @@ class _FunctionPacker:
         self._vector = schedules.vector
         self._values: dict[relax.Expr, _Value] = {}
         roomy = [self._flow.outputs[i] for i in function.attrs.get(ROOM_ATTR, ())]
-        # By the value that is to be in a tensor of more rows: the padding that says so.
-        self._rooms = {pad.operands[0]: pad for pad in map(self._flow.definer.__getitem__, roomy)}
+        # By the value that is to be in a tensor of more rows: what says so, and the first row there.
+        self._rooms = dict(map(self._room, roomy))
 
     def write(self, name: str) -> tvm.ir.GlobalVar:
         """Add the packed function to the builder."""
@@ -125,6 +125,17 @@ class _FunctionPacker:
         left_out = ("global_symbol", ROOM_ATTR)
         attrs = {str(k): v for k, v in self._function.attrs.items() if k not in left_out}
         return emit_function(self._builder, name, params, self._body, attrs, private)
+
+    def _room(self, value: relax.Var) -> tuple[relax.Expr, tuple[Node, int]]:
+        node = self._flow.definer[value]
+        if node.op == "nn.pad":
+            return node.operands[0], (node, int(node.attrs.pad_width[2 * ROWS]))  # type: ignore[attr-defined]
+        views = [row_view(self._flow, operand) for operand in node.operands]
+        position = next(
+            i for i, o in enumerate(node.operands) if not _of_param(views[i], self._flow)
+        )
+        first = shape_of(node.operands[0])[ROWS] if position else 0
+        return node.operands[position], (node, first)
 
     def _body(self) -> list[relax.Expr]:
         # A group is written where its last node was: all its operands are there by then.
@@ -154,18 +165,25 @@ class _FunctionPacker:
             return
         args = [self._argument(operand) for operand in definition.operands]
         last = group.nodes[-1]
-        pad = self._rooms.get(last.var) if definition.packed else None
-        room = None
-        if pad is not None:
-            last = pad
-            room = packed_shape(pad.shape, self._vector), int(pad.attrs.pad_width[2 * ROWS])
+        roomy = self._rooms.get(last.var) if definition.packed else None
+        room = whole = None
+        if roomy is not None:
+            last, first = roomy
+            room = packed_shape(last.shape, self._vector), first
+            whole = self._whole(last)
         kernel = self._schedules.kernel(definition, self._lane, room)
         name = f"packed_{definition.family}"
-        result = self._call(kernel, name, args, last.shape, definition.packed, last.name)
+        result = self._call(kernel, name, args, last.shape, definition.packed, last.name, whole)
         if definition.packed:
             self._values[last.var] = _Value(packed=result)
         else:
             self._values[last.var] = _Value(plain=result)
+
+    def _whole(self, node: Node) -> relax.Expr | None:
+        """The tensor whose rows are beside those that are to be written; None where there is none."""
+        views = (row_view(self._flow, operand) for operand in node.operands)
+        found = next((view for view in views if _of_param(view, self._flow)), None)
+        return None if node.op == "nn.pad" or found is None else self._packed(found.source)
 
     def _argument(self, operand: Operand) -> relax.Expr:
         if is_constant(operand.value):
@@ -254,10 +272,21 @@ class _FunctionPacker:
         shape: tuple[int, ...],
         packed: bool,
         hint: str,
+        whole: relax.Expr | None = None,
     ) -> relax.Expr:
+        """The kernel's result; with ``whole``, it is written in that tensor, in place."""
         callee = self._builder.add_func(kernel, f"{self._lane}_{name}")
         out = packed_shape(shape, self._vector) if packed else shape
         type_ = tensor_type(out, self._schedules.types.of(self._lane))
-        return self._builder.emit(
-            relax.op.call_tir(callee, relax.Tuple(args), type_), name_hint=hint
-        )
+        if whole is None:
+            call = relax.op.call_tir(callee, relax.Tuple(args), type_)
+        else:
+            call = relax.op.call_tir_inplace(
+                callee, relax.Tuple([*args, whole]), [len(args)], type_
+            )
+        return self._builder.emit(call, name_hint=hint)
+
+
+def _of_param(view: RowView | None, flow: Dataflow) -> bool:
+    """Whether it is a view of a parameter."""
+    return view is not None and view.source in flow.params

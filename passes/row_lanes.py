@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Node, is_constant, shape_of
+from syncnas_tvm.graph.early_rows import EarlyRows
 from syncnas_tvm.graph.rebuild import conv2d_like, with_operands
 from syncnas_tvm.graph.rows import ROWS, RowBands
 from syncnas_tvm.passes.lane_writer import LaneWriter, take_constant
@@ -12,7 +13,11 @@ from syncnas_tvm.work import LANES, Lane
 
 
 class RowWriter(LaneWriter):
-    """Writes each lane's bands of rows: lane functions phase by phase, and the joins."""
+    """Writes each lane's bands of rows: lane functions phase by phase, and the joins.
+
+    With ``early``, each lane's last kernel is cut in two: the lane function that ends the region
+    computes the rows next to the cut, and another one the rest.
+    """
 
     def __init__(
         self,
@@ -20,21 +25,52 @@ class RowWriter(LaneWriter):
         region: str,
         bands: RowBands,
         params: list[relax.Var],
+        early: EarlyRows | None = None,
     ) -> None:
         super().__init__(builder, region, bands.states.flow, params)
         self._bands = bands
         self._states = bands.states
+        self._early = early
+        self._part: RowBands | None = None  # what is written of the last kernel: border or rest
 
     def write(self) -> list[relax.Expr]:
         """Emit everything; the region's one result."""
         last = self._states.phases - 1
+        (output,) = self._flow.outputs
         for phase in range(last + 1):
+            if phase == last and self._early is not None:
+                pieces = self._cut_phase(phase, self._early)
+                break
             self._phase(phase)
             for node in self._phase_nodes(phase):
                 if self._states.kind(node.var) == "partial":
                     self._shared[node.var] = self._reduced(node, phase)
+        else:
+            pieces = [self._value(output, lane) for lane in LANES]
+        return [self._join_function("concat", last, pieces, self._concat)]
+
+    def _cut_phase(self, phase: int, early: EarlyRows) -> list[relax.Expr]:
+        """The last phase; the pieces of the result by row: rest, border, border, rest."""
         (output,) = self._flow.outputs
-        return [self._join_function("concat", last, self._pair(output), self._concat)]
+        last = [node for node in self._flow.nodes if node.var in early.last]
+        read = {operand for node in last for operand in node.operands}
+        borders: dict[Lane, relax.Expr] = {}
+        self._part = early.border
+        for lane in reversed(LANES):
+            nodes = self._live_nodes(lane, phase)
+            results = [n for n in nodes if n.var == output or n.var in read - early.last]
+            self._function_of(lane, phase, nodes, results)
+            borders[lane] = self._local[lane][output]
+        self._part = early.rest
+        for lane in reversed(LANES):
+            self._function_of(lane, phase, last, [self._flow.definer[output]], "_rest")
+        rests = {lane: self._local[lane][output] for lane in LANES}
+        return [rests["cpu"], borders["cpu"], borders["gpu"], rests["gpu"]]
+
+    def _bands_of(self, var: relax.Var) -> RowBands:
+        """The rows that are written of ``var``."""
+        cut = self._early is not None and self._part is not None and var in self._early.last
+        return self._part if cut else self._bands  # type: ignore[return-value]
 
     def _phase_of(self, node: Node) -> int:
         return self._states.phase[node.var]
@@ -53,17 +89,18 @@ class RowWriter(LaneWriter):
         self, node: Node, position: int, lane: Lane, env: dict[relax.Var, relax.Expr]
     ) -> relax.Expr:
         """The rows that ``node`` reads of an operand; all of one that is not cut."""
-        operand = node.operands[position]
+        operand, bands = node.operands[position], self._bands_of(node.var)
         if self._states.cuts_constant(node, position):
-            rows = self._bands.band(node.var, lane)
+            rows = bands.band(node.var, lane)
             return take_constant(operand, (rows,), len(shape_of(operand)) - 2)
         if is_constant(operand):
             return operand
         value = env[operand]
         if self._states.kind(operand) != "rows":
             return value
-        first = 0 if operand in self._flow.params else self._bands.band(operand, lane)[0]
-        begin, end = self._bands.reads(node, position, lane)
+        made = operand not in self._flow.params
+        first = self._bands_of(operand).band(operand, lane)[0] if made else 0
+        begin, end = bands.reads(node, position, lane)
         if isinstance(value.ty, relax.TupleType) or end - begin == shape_of(value)[ROWS]:
             return value
         # A view: the kernel that reads it starts at another row.
@@ -75,7 +112,7 @@ class RowWriter(LaneWriter):
         """The node's operator with the padding that the lane's band has."""
         if node.var not in self._states.windows:
             return with_operands(node.expr, operands)
-        above, below = self._bands.padding(node, lane)
+        above, below = self._bands_of(node.var).padding(node, lane)
         attrs = node.attrs
         sides = [int(p) for p in attrs.padding]  # type: ignore[attr-defined]
         padding = (above, sides[1], below, sides[3])

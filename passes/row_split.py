@@ -7,6 +7,8 @@ from tvm import relax
 
 from syncnas_tvm.errors import PlanError
 from syncnas_tvm.graph.dataflow import Dataflow
+from syncnas_tvm.graph.early_rows import Numbers, early_rows
+from syncnas_tvm.graph.fusion import groups_of
 from syncnas_tvm.graph.region_graph import Region, RegionGraph
 from syncnas_tvm.graph.row_work import run_work, splits
 from syncnas_tvm.graph.rows import ROWS, RowBands, RowStates
@@ -32,6 +34,10 @@ class RowSplit(SplitRule):
     Before (56 rows)::
 
         def r1_r2(x): return conv3x3(conv3x3(x))
+
+    With ``cpu_border`` and ``gpu_border``, each lane computes so many rows next to the cut first, in a
+    kernel of their own: where another run of bands follows, they travel while the lane computes the rest
+    (``r1_r2_p0_cpu_rest``, ...).
 
     After (``cpu_rows`` 20)::
 
@@ -66,7 +72,8 @@ class RowSplit(SplitRule):
 
     def work(self, graph: RegionGraph, region: Region, decision: Decision) -> Work:
         """As the rewritten region would have it, without writing it: there are many variants."""
-        found = run_work(graph, decision.regions, self._cut(region, decision))
+        cut, early = self._cut(region, decision), self._early(region, decision)
+        found = run_work(graph, decision.regions, cut, early)
         if found is None:
             raise self._impossible(region, decision)
         return found
@@ -76,16 +83,23 @@ class RowSplit(SplitRule):
     ) -> tvm.IRModule:
         """Write a lane function per lane and phase, and the joins between them."""
         cut = self._cut(region, decision)
-        states = RowStates(Dataflow(mod[region.name]))
+        function = mod[region.name]
+        states = RowStates(Dataflow(function))
+        height, numbers = region.out_shapes[0][ROWS], self._early(region, decision)
         if not states.splits:
             raise PlanError(f"region '{region.name}' cannot be split by rows; use Place")
         try:
-            bands = RowBands(states, {"cpu": (0, cut), "gpu": (cut, region.out_shapes[0][ROWS])})
+            bands = RowBands(states, {"cpu": (0, cut), "gpu": (cut, height)})
         except ValueError as error:
             raise self._impossible(region, decision) from error
+        early = None
+        if numbers is not None:
+            early = early_rows(states, groups_of(function, "cpu"), cut, height, numbers)
+            if early is None:
+                raise self._impossible(region, decision)
 
         def body(builder: relax.BlockBuilder, params: list[relax.Var]) -> list[relax.Expr]:
-            return RowWriter(builder, region.name, bands, params).write()
+            return RowWriter(builder, region.name, bands, params, early).write()
 
         return replace_region(mod, region, body)
 
@@ -101,8 +115,24 @@ class RowSplit(SplitRule):
         return cut
 
     @staticmethod
+    def _early(region: Region, decision: Decision) -> Numbers | None:
+        """The rows that each lane computes first; None where the decision names none."""
+        given = dict(decision.params)
+        names = ("cpu_border", "gpu_border")
+        if not any(name in given for name in names):
+            return None
+        numbers = tuple(decision.param(name) for name in names)
+        for name, rows in zip(names, numbers, strict=True):
+            if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+                raise PlanError(
+                    f"region '{region.name}': {name} is {rows!r}; use a whole number from 1 on,"
+                    " or leave both borders out"
+                )
+        return numbers  # type: ignore[return-value]
+
+    @staticmethod
     def _impossible(region: Region, decision: Decision) -> PlanError:
         return PlanError(
             f"region '{region.name}': with cpu_rows {decision.param('cpu_rows')} a lane would have "
-            "no rows of some layer; use another cut or a shorter run"
+            "no rows of some layer; use another cut, narrower borders or a shorter run"
         )

@@ -153,8 +153,9 @@ class Capturing {
     destination.value = NewValue(to, MemoryOf(own.value));
     destination.written = defined_[destination.value] = true;
     const bool to_device = steps_.values[own.value].on_device;
+    const bool moved = to_device != steps_.values[from.value].on_device;  // else it was before
     Step step;
-    step.kind = shared_ ? StepKind::kCopyRows : to_device ? StepKind::kWrite : StepKind::kRead;
+    step.kind = shared_ || !moved ? StepKind::kCopyRows : to_device ? StepKind::kWrite : StepKind::kRead;
     step.name = to_device ? "cpu to gpu" : "gpu to cpu";
     step.region = Region();
     step.operands = {from, destination};
@@ -212,8 +213,9 @@ class Capturing {
     for (int32_t i = 0; i < count; ++i) {
       Operand operand = Use(arguments[i]);
       if (operand.value >= 0) {
-        // Destination-passing style: what nothing has written yet is what the call writes.
-        operand.written = !defined_[operand.value];
+        // Destination-passing style: what nothing has written yet is what the call writes; and its last
+        // argument, into which it may write rows beside others that are there.
+        operand.written = !defined_[operand.value] || i == count - 1;
         defined_[operand.value] = true;
       }
       if (IsOnDevice(operand)) step.kind = StepKind::kGpuKernel;

@@ -102,4 +102,8 @@ def _seam(join: CallSite, made_on: Mapping[relax.Var, Lane]) -> Seam | None:
         return None
     (result,) = join.results
     height = shape_of(result)[ROWS]  # type: ignore[arg-type]
-    return Seam(shape_of(join.args[0])[ROWS], height, bytes_of((result,)) // height)
+    rows = [shape_of(arg)[ROWS] for arg in join.args]
+    seam = Seam(rows[0], height, bytes_of((result,)) // height)
+    if len(rows) == 2:
+        return seam
+    return replace(seam, cut=rows[0] + rows[1], early=(rows[1], rows[2]))

@@ -14,6 +14,7 @@ from functools import cached_property
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Dataflow, Node
+from syncnas_tvm.graph.early_rows import EarlyRows, Numbers, border_of, early_rows, rest_of
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.rows import ROWS, RowBands, RowStates
@@ -41,10 +42,13 @@ def splits(graph: RegionGraph, name: str) -> bool:
     return _rows_of(graph, name).states.splits
 
 
-def run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None:
+def run_work(
+    graph: RegionGraph, names: Sequence[str], cut: int, early: Numbers | None = None
+) -> Work | None:
     """The work of regions ``names`` whose output is cut before row ``cut``.
 
-    None where a lane would have no rows of some value. The regions are such that ``splits``.
+    ``early``: how many rows next to the cut each lane computes first. None where a lane would have no
+    rows of some value. The regions are such that ``splits``.
     """
     known: dict[tuple[tuple[str, ...], int], Work | None] = graph.__dict__.setdefault(
         "_row_work", {}
@@ -52,7 +56,31 @@ def run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None:
     key = (tuple(names), cut)
     if key not in known:
         known[key] = _run_work(graph, names, cut)
-    return known[key]
+    found = known[key]
+    return found and (_cut_last(graph, names[-1], found, cut, early) if early else found)
+
+
+def _cut_last(graph: RegionGraph, name: str, work: Work, cut: int, early: Numbers) -> Work | None:
+    """``work`` with each lane's last kernel, which is of region ``name``, cut in two."""
+    rows = _rows_of(graph, name)
+    height = rows.output.shape[ROWS]
+    if rows.early(cut, early) is None:
+        return None
+    parts = []
+    for ends in (border_of(cut, early), rest_of(cut, height, early)):
+        piece = rows.piece((ends["cpu"], ends["gpu"]))
+        if piece is None:
+            return None
+        parts.append(piece.phases[-1])
+    last = work.phases[-1]
+    cpu, gpu = ([part.kernels(lane)[-1] for part in parts] for lane in LANES)
+    (join,) = last.output.join
+    bands = (k.out_shape for k in (*reversed(cpu), *gpu))
+    joined = replace(join, shapes=(*bands, join.out_shape))
+    seam = replace(last.output.seam, early=early)
+    output = replace(last.output, join=(joined,), seam=seam)
+    kernels = {"cpu": (*last.cpu[:-1], *cpu), "gpu": (*last.gpu[:-1], *gpu)}
+    return Work((*work.phases[:-1], replace(last, **kernels, output=output)))
 
 
 def _run_work(graph: RegionGraph, names: Sequence[str], cut: int) -> Work | None:
@@ -122,6 +150,10 @@ class _RegionRows:
             except ValueError:
                 self._pieces[wanted] = None
         return self._pieces[wanted]
+
+    def early(self, cut: int, numbers: Numbers) -> EarlyRows | None:
+        """How the region computes so many rows of its output first; None where it cannot."""
+        return early_rows(self.states, self._groups, cut, self.output.shape[ROWS], numbers)
 
     @cached_property
     def _groups(self) -> list[Group]:

@@ -14,15 +14,15 @@ from syncnas_tvm.graph.calls import CallSite, bytes_of
 from syncnas_tvm.graph.dataflow import Dataflow, shape_of
 from syncnas_tvm.graph.rows import ROWS
 from syncnas_tvm.graph.views import is_row_view, row_view
-from syncnas_tvm.work import LANES, Interval, Lane, Seam
+from syncnas_tvm.work import Interval, Lane, Seam
 
 Reads = tuple[Interval, Interval]
 
 
 def joins_rows(function: relax.Function) -> bool:
-    """Whether ``function`` concatenates the rows of its two parameters, and does nothing else."""
+    """Whether ``function`` concatenates the rows of its parameters, and does nothing else."""
     flow = Dataflow(function)
-    if len(flow.nodes) != 1 or len(flow.params) != 2:
+    if len(flow.nodes) != 1:
         return False
     (node,) = flow.nodes
     rows = node.op == "concat" and len(node.shape) == 4 and int(node.attrs.axis) == ROWS  # type: ignore[attr-defined]
@@ -30,9 +30,13 @@ def joins_rows(function: relax.Function) -> bool:
 
 
 def joins_bands(call: CallSite, made_on: Mapping[relax.Var, Lane]) -> bool:
-    """Whether ``call`` puts the CPU lane's band of rows above the GPU lane's, and does nothing else."""
+    """Whether ``call`` puts the CPU lane's band of rows above the GPU lane's, and does nothing else.
+
+    A band is in one piece, or in two: what its lane computes first, next to the cut, and the rest.
+    """
     lanes = [made_on.get(arg) for arg in call.args]
-    return bool(call.join) and lanes == list(LANES) and joins_rows(call.function)
+    pieces = (["cpu", "gpu"], ["cpu", "cpu", "gpu", "gpu"])
+    return bool(call.join) and lanes in pieces and joins_rows(call.function)
 
 
 def rows_read(function: relax.Function, position: int) -> Interval:
