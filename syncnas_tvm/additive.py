@@ -25,7 +25,7 @@ from syncnas_tvm.simulator import (
 )
 from syncnas_tvm.targets import TargetCosts, Transfer
 from syncnas_tvm.timeline import Span, SpanKind, SpanLane, Timeline, direction
-from syncnas_tvm.work import LANES, Kernel, Lane
+from syncnas_tvm.work import LANES, Kernel, Lane, Phase
 
 if TYPE_CHECKING:
     from syncnas_tvm.planner.space import Candidate
@@ -88,6 +88,14 @@ class Additive(Simulator):
             state = clock, clock, where, last
         _span(spans, "host", _moves(CPU), state[0], self.end(state) - state[0], "")
         return Timeline(tuple(sorted(spans, key=lambda s: (s.start_us, s.end_us))), "predicted")
+
+    def _segment(self, phase: Phase) -> Segment:
+        """Border rows that come first gain nothing where phases follow each other."""
+        seam = phase.output.seam
+        if seam and seam.early:
+            output = replace(phase.output, seam=replace(seam, early=None))
+            phase = replace(phase, output=output)
+        return super()._segment(phase)
 
     def _lanes(self, where: int, segment: Segment, last: Segment | None) -> tuple[float, float]:
         """Microseconds of each lane's kernels, what joins the shares before them included."""

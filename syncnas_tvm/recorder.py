@@ -14,12 +14,13 @@ from syncnas_tvm.simulator import (
     input_bytes,
     join_kernels,
     needs,
+    rest_kernels,
     shared_us,
     where_after,
 )
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Span, SpanKind, Timeline, direction
-from syncnas_tvm.work import Kernel, Lane, Phase, other
+from syncnas_tvm.work import LANES, Kernel, Lane, Phase, other
 
 if TYPE_CHECKING:
     from syncnas_tvm.planner.space import Candidate
@@ -43,18 +44,38 @@ def record(
 
 
 class _Recorder:
-    """Two clocks (host thread and end of the GPU's queue), and where the last value is."""
+    """Two clocks (host thread and end of the GPU's queue), and where the last value is.
+
+    Of a phase whose border rows are early, ``rest`` is what the CPU lane has still to run, and
+    ``rows_done`` when the GPU lane's rows can leave.
+    """
 
     def __init__(self, costs: TargetCosts, us: Callable[[Kernel], float]) -> None:
         self.costs, self.us = costs, us
-        self.host = self.queue_end = 0.0
+        self.host = self.queue_end = self.rows_done = 0.0
+        self.rest: list[Step] = []
         self.done: list[Span] = []
         self.queue: list[Span] = []
         self.last: Phase | None = None
         self.where, self.region = CPU, ""
 
     def phase(self, phase: Phase, region: str) -> None:
-        """Give the GPU what it lacks and its kernels, fetch what the CPU lacks, run its kernels."""
+        """What a phase makes the lanes do, up to the CPU lane's border rows if these are early."""
+        if self._leaves_early(phase):
+            self._overlap(phase, region)
+            joins = 0
+        else:
+            self._run_rest()
+            joins = self._exchange(phase, region)
+        cpu, gpu = (rest_kernels(phase, lane) for lane in LANES)
+        first = phase.cpu[: len(phase.cpu) - len(cpu)]
+        self._run([*self._join("cpu", joins), *_steps(first)])
+        self.rest = _steps(cpu)
+        self.rows_done = self.queue_end - sum(self.us(k) for k in gpu)
+        self.last, self.where = phase, where_after(phase)
+
+    def _exchange(self, phase: Phase, region: str) -> int:
+        """Give the GPU what it lacks and its kernels, fetch what the CPU lacks; the lanes that join."""
         missing = self._missing(needs(phase))
         joins = missing if self.where == SHARED else 0
         source, self.region = self.region or region, region  # a transfer belongs to what it is of
@@ -62,14 +83,48 @@ class _Recorder:
             size = self._lacks("gpu", phase) if self.last else input_bytes(phase)
             self._transfer("cpu", size, source)
         before = self.queue_end
-        self._enqueue([*self._join("gpu", joins), *((k, "kernel") for k in phase.gpu)])
+        self._enqueue([*self._join("gpu", joins), *_steps(phase.gpu)])
         if missing & CPU and self.last is not None:
             self._transfer("gpu", self._lacks("cpu", phase), source, before)
-        self._run([*self._join("cpu", joins), *((k, "kernel") for k in phase.cpu)])
-        self.last, self.where = phase, where_after(phase)
+        return joins
+
+    def _leaves_early(self, phase: Phase) -> bool:
+        """Whether the last phase's border rows come first and are all that ``phase`` lacks."""
+        last = self.last
+        if last is None or not any(rest_kernels(last, lane) for lane in LANES):
+            return False
+        seam = last.output.seam
+        return seam is not None and needs(phase) == CPU | GPU and seam.covers(phase.reads)
+
+    def _overlap(self, phase: Phase, region: str) -> None:
+        """Hand over the border rows and the GPU's kernels, run the CPU's rest, wait for its rows."""
+        source, self.region = self.region, region
+        to_gpu, to_cpu = self._lacks("gpu", phase), self._lacks("cpu", phase)
+        enqueue_us = self.costs.enqueue_us
+        if to_gpu:
+            name = f"{direction('cpu')} {to_gpu} B"
+            self.done.append(self._host_span(name, enqueue_us, "transfer", source))
+            self.queue_end = max(self.queue_end, self.host + self.costs.to_gpu.us(to_gpu))
+        if to_cpu:  # no transfer yet: its span ends where the CPU lane goes on with the rows
+            name = f"enqueue {direction('gpu')} {to_cpu} B"
+            self.done.append(self._host_span(name, enqueue_us, "sync", source))
+        self._enqueue(_steps(phase.gpu))
+        self._run_rest(source)
+        if to_cpu:
+            self._receive(to_cpu, source)
+
+    def _receive(self, size: int, region: str) -> None:
+        """Wait for the GPU's border rows and for their way, or find them there."""
+        left_us = self.rows_done
+        self._wait(left_us, region)
+        under_way_us = max(0.0, left_us + self.costs.to_cpu.us(size) - self.host)
+        name = f"{direction('gpu')} {size} B"
+        moved = self._host_span(name, under_way_us, "transfer", region)
+        self.done.append(replace(moved, ready_us=left_us))
 
     def finish(self) -> None:
         """Bring the model's output to the CPU lane, and wait for what is still queued."""
+        self._run_rest()
         if self.last is not None and not self.where & CPU:
             shared = self.where == SHARED
             self._transfer("gpu", self.last.output.gpu_bytes, self.region, self.queue_end)
@@ -121,6 +176,13 @@ class _Recorder:
             self.queue_end = start + self.us(kernel)
             self.queue.append(Span("gpu", name, start, self.queue_end, kind, self.region, kernel))
 
+    def _run_rest(self, region: str | None = None) -> None:
+        """What the last phase (of ``region``) left to the CPU lane."""
+        here = self.region
+        self.region = here if region is None else region
+        self._run(self.rest)
+        self.rest, self.region = [], here
+
     def _run(self, steps: Sequence[Step]) -> None:
         """CPU kernels back to back, slowed down, and slowing the GPU, while its queue runs."""
         start, total = self.host, sum(self.us(kernel) for kernel, _ in steps)
@@ -151,3 +213,9 @@ class _Recorder:
                 begin, end = ends
                 self.queue[index] = replace(span, start_us=begin, end_us=end)
         self.queue_end = real(left, self.costs.gpu_contention)
+        if self.rows_done > start:
+            self.rows_done = real(self.rows_done - start, self.costs.gpu_contention)
+
+
+def _steps(kernels: Sequence[Kernel]) -> list[Step]:
+    return [(kernel, "kernel") for kernel in kernels]

@@ -12,6 +12,11 @@ The model, phase by phase:
   its share (``sum``, ``concat``). A lane that runs kernels next gets what it lacks in one
   transfer, and joins the shares itself; of bands of rows it gets those that it reads, and joins
   nothing. Nothing of 0 bytes is moved.
+- A seam whose border rows are ``early`` is exchanged before the lanes' last kernels, the rest's, are
+  done: the host thread only hands over the copies (``enqueue_us`` each) and the GPU's next kernels,
+  which begin when the CPU lane's rows are there; then it runs the CPU lane's rest, and waits for the
+  GPU's rows, which left when its queue had only the rest to do. Where the next phase needs one lane
+  alone or more rows, the rest runs first and all is as above.
 - Contention: while the CPU lane's kernels and the GPU's queue run at the same time, each takes
   ``cpu_contention`` or ``gpu_contention`` times as long. Kernels are treated as fluid: at a
   change the rest of a kernel goes on at the new speed.
@@ -26,7 +31,7 @@ from typing import TYPE_CHECKING
 from syncnas_tvm.scorer import Scorer, State
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Timeline
-from syncnas_tvm.work import Interval, Kernel, Lane, Phase, Seam, tensor_bytes
+from syncnas_tvm.work import LANES, Interval, Kernel, Lane, Phase, Seam, tensor_bytes
 
 if TYPE_CHECKING:
     from syncnas_tvm.planner.space import Candidate
@@ -74,6 +79,13 @@ class Segment:
     input_us: float
     seam: Seam | None = None
     reads: tuple[Interval, Interval] | None = None
+    early: bool = False
+    """Whether the border rows come first: ``cpu_us`` is then without ``cpu_rest_us``, still to run."""
+    cpu_rest_us: float = 0.0
+    gpu_rest_us: float = 0.0
+    stale_us: float = 0.0
+    """How long before the host's clock the end of the GPU's queue still matters: border rows that
+    left then can be under way."""
     pending: tuple[float, ...] = field(init=False)
     """What it will cost the lanes that lack the value to get it: all that later phases see."""
 
@@ -81,6 +93,8 @@ class Segment:
         found: tuple[float, ...]
         if self.seam:
             found = (self.where, self.seam.cut, self.seam.height, self.seam.row_bytes)
+            if self.early and self.seam.early:
+                found += (*self.seam.early, self.cpu_rest_us, self.gpu_rest_us)
         elif self.where == SHARED:
             found = (
                 self.to_cpu_us,
@@ -105,6 +119,16 @@ def where_after(phase: Phase) -> int:
     """Where the value is after ``phase``: whole on the lanes that ran, or SHARED."""
     ran = needs(phase)
     return SHARED if ran == CPU | GPU and phase.output.kind != "copy" else ran
+
+
+def rest_kernels(phase: Phase, lane: Lane) -> tuple[Kernel, ...]:
+    """The kernel of ``lane`` that computes what is left when its border rows are done, if it is cut.
+
+    Only where each lane has its band does anything move early.
+    """
+    early = phase.output.seam and phase.output.seam.early
+    cut = early and early[LANES.index(lane)] and where_after(phase) == SHARED
+    return phase.kernels(lane)[-1:] if cut else ()
 
 
 def join_kernels(phase: Phase, lane: Lane) -> tuple[Kernel, ...]:
@@ -173,6 +197,13 @@ class Simulator(Scorer):
                 if need & GPU:
                     host += segment.input_us
             elif where == SHARED:
+                if last.early:
+                    if need == CPU | GPU and last.seam.covers(segment.reads):
+                        host, queue = self.overlap(host, queue, last, segment)
+                        where, last = segment.where, segment
+                        continue
+                    host, queue = contend(host, queue, last.cpu_rest_us, costs)
+                    before = queue
                 to_cpu_us, to_gpu_us = self.exchange_us(last, segment)
                 if need & GPU:
                     host += to_gpu_us
@@ -198,7 +229,31 @@ class Simulator(Scorer):
                 else:
                     host += cpu_us
             where, last = segment.where, segment
-        return host, queue if queue > host else host, where, last
+        if queue < host:
+            least = host - last.stale_us
+            queue = queue if queue > least else least
+        return host, queue, where, last
+
+    def overlap(
+        self, host: float, queue: float, last: Segment, segment: Segment
+    ) -> tuple[float, float]:
+        """The clocks after ``segment``, if border rows of ``last`` travel during the rest of it."""
+        costs, gpu = self.costs, segment.gpu
+        to_cpu_us, to_gpu_us = self.exchange_us(last, segment)
+        done, start = queue - last.gpu_rest_us, queue  # of the GPU's rows, and its next kernels
+        if to_gpu_us:
+            host += costs.enqueue_us
+            start = max(queue, host + to_gpu_us)
+        if to_cpu_us:
+            host += costs.enqueue_us
+        queue = max(host + gpu.done_us, start + gpu.us)
+        host += gpu.lead_us
+        if done > host:
+            done = contend(host, done, last.cpu_rest_us, costs)[1]
+        host, queue = contend(host, queue, last.cpu_rest_us, costs)
+        if to_cpu_us:
+            host = max(host, done + to_cpu_us)
+        return contend(host, queue, segment.cpu_us, costs)
 
     def exchange_us(self, last: Segment, segment: Segment) -> tuple[float, float]:
         """Microseconds to give the CPU lane and the GPU what they lack of ``last``'s value."""
@@ -215,6 +270,8 @@ class Simulator(Scorer):
         """See :meth:`Scorer.end`."""
         host, queue, where, last = state
         if last is not None and not where & CPU:
+            if last.early:
+                host, queue = contend(host, queue, last.cpu_rest_us, self.costs)
             if last.to_cpu_us:
                 host = (host if host > queue else queue) + last.to_cpu_us
             if where == SHARED:
@@ -242,11 +299,13 @@ class Simulator(Scorer):
 
     def _segment(self, phase: Phase) -> Segment:
         output, us, enqueue_us = phase.output, self.us, self.costs.enqueue_us
+        cpu_rest, gpu_rest = (rest_kernels(phase, lane) for lane in LANES)
+        gpu_rest_us = sum(us(k) for k in gpu_rest)
         joins = {lane: [us(k) for k in join_kernels(phase, lane)] for lane in ("cpu", "gpu")}
         return Segment(
             need=needs(phase),
             where=where_after(phase),
-            cpu_us=sum(us(k) for k in phase.cpu),
+            cpu_us=sum(us(k) for k in phase.cpu[: len(phase.cpu) - len(cpu_rest)]),
             gpu=Queue.of([us(k) for k in phase.gpu], enqueue_us),
             join_cpu_us=sum(joins["cpu"]),
             join_gpu=Queue.of(joins["gpu"], enqueue_us),
@@ -255,4 +314,12 @@ class Simulator(Scorer):
             input_us=self.costs.to_gpu.us(input_bytes(phase)),
             seam=output.seam,
             reads=phase.reads,
+            early=bool(cpu_rest or gpu_rest),
+            cpu_rest_us=sum(us(k) for k in cpu_rest),
+            gpu_rest_us=gpu_rest_us,
+            stale_us=max(0.0, self._early_us(output.seam) - gpu_rest_us) if gpu_rest else 0.0,
         )
+
+    def _early_us(self, seam: Seam | None) -> float:
+        """Microseconds to give the CPU lane all of the GPU lane's early rows."""
+        return self.costs.to_cpu.us(seam.early[1] * seam.row_bytes) if seam and seam.early else 0.0

@@ -115,17 +115,30 @@ SyncKind = Literal["sum", "concat", "copy"]
 @dataclass(frozen=True)
 class Seam:
     """Which rows of a feature map the lanes have: the CPU lane the first ``cut`` of ``height``, of
-    ``row_bytes`` each, the GPU lane the others. A lane may have all of them."""
+    ``row_bytes`` each, the GPU lane the others. A lane may have all of them.
+
+    ``early``: how many rows next to the cut, of the CPU's and the GPU's band, their lane computes
+    first, in a kernel of their own. The last two kernels of a lane whose number is above 0 are the
+    border rows' and the rest's; a lane with 0 is not cut.
+    """
 
     cut: int
     height: int
     row_bytes: int
+    early: tuple[int, int] | None = None
 
     def bytes_to(self, lane: Lane, reads: Interval | None) -> int:
         """Bytes that ``lane`` lacks of the rows that it reads (None: of all)."""
         first, last = reads or (0, self.height)
         rows = last - max(first, self.cut) if lane == "cpu" else min(last, self.cut) - first
         return max(0, rows) * self.row_bytes
+
+    def covers(self, reads: tuple[Interval, Interval] | None) -> bool:
+        """Whether all rows that the lanes (CPU, GPU) read and lack are early ones; None: they read all."""
+        if self.early is None or reads is None:
+            return False
+        (_, cpu_last), (gpu_first, _) = reads
+        return cpu_last <= self.cut + self.early[1] and gpu_first >= self.cut - self.early[0]
 
 
 @dataclass(frozen=True)
