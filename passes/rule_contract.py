@@ -26,11 +26,18 @@ def proposals(
         if split_rule.applies(graph, region):
             for decision in split_rule.variants(graph, region):
                 _check_decision(decision, split_rule, region)
-                work = split_rule.work(graph, graph.run(decision.regions), decision)
-                if not isinstance(work, Work):
-                    raise RuleError(f"its 'work' is {work!r}; return a Work")
-                found.append((decision, work))
+                found.append((decision, _work(split_rule, graph, decision)))
     return found
+
+
+def proposed(graph: RegionGraph, decision: Decision) -> Work:
+    """The work of any decision.
+
+    Raises PlanError where the rule is not one for this region or refuses the parameters.
+    """
+    split_rule, region = _rule_of(graph, decision)
+    with _naming(split_rule, region, refusal=PlanError):
+        return _work(split_rule, graph, decision)
 
 
 def rewritten(mod: tvm.IRModule, graph: RegionGraph, decision: Decision) -> tvm.IRModule:
@@ -38,15 +45,7 @@ def rewritten(mod: tvm.IRModule, graph: RegionGraph, decision: Decision) -> tvm.
 
     Raises PlanError where the rule is not one for this region or refuses the parameters.
     """
-    split_rule = rule(decision.rule)
-    region = graph.run(decision.regions)
-    with _naming(split_rule, region):
-        applies = split_rule.applies(graph, graph.region(decision.regions[0]))
-    if not applies:
-        raise PlanError(
-            f"rule {decision.rule} does not apply to region '{region.name}'; "
-            "'inspect' lists the rules that do"
-        )
+    split_rule, region = _rule_of(graph, decision)
     with _naming(split_rule, region, refusal=PlanError):
         written = split_rule.rewrite(mod, graph, region, decision)
         if not isinstance(written, tvm.IRModule):
@@ -59,6 +58,27 @@ def rewritten(mod: tvm.IRModule, graph: RegionGraph, decision: Decision) -> tvm.
             )
         written_calls(written, region.name)
     return written
+
+
+def _rule_of(graph: RegionGraph, decision: Decision) -> tuple[SplitRule, Region]:
+    """The rule, and the region or run that it is to split; PlanError where it does not apply there."""
+    split_rule = rule(decision.rule)
+    region = graph.run(decision.regions)
+    with _naming(split_rule, region):
+        applies = split_rule.applies(graph, graph.region(decision.regions[0]))
+    if not applies:
+        raise PlanError(
+            f"rule {decision.rule} does not apply to region '{region.name}'; "
+            "'inspect' lists the rules that do"
+        )
+    return split_rule, region
+
+
+def _work(split_rule: SplitRule, graph: RegionGraph, decision: Decision) -> Work:
+    work = split_rule.work(graph, graph.run(decision.regions), decision)
+    if not isinstance(work, Work):
+        raise RuleError(f"its 'work' is {work!r}; return a Work")
+    return work
 
 
 @contextmanager

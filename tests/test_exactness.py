@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from syncnas_tvm.errors import PlanError
 from syncnas_tvm.frontend import ImportedModel, import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.passes.apply_plan import apply_plan
 from syncnas_tvm.passes.rule import rules
+from syncnas_tvm.passes.rule_contract import proposed
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.targets import load_target
 
@@ -406,9 +408,24 @@ def random_plan(graph: RegionGraph, seed: int) -> Plan:
         # A rule first: some have many more variants than others. Splits more often than not.
         weights = np.array([1.0 if name == "Place" else 3.0 for name, _ in usable])
         _, variants = usable[rng.choice(len(usable), p=weights / weights.sum())]
-        decisions.append(variants[rng.integers(len(variants))])
+        decision = variants[rng.integers(len(variants))]
+        decisions.append(with_rows_first(graph, decision, rng))
         start += len(decisions[-1].regions)
     return Plan(tuple(decisions))
+
+
+def with_rows_first(graph: RegionGraph, decision: Decision, rng: np.random.Generator) -> Decision:
+    """Every other time, bands of which each lane computes a few rows first, where there are any."""
+    cpu, gpu, wanted = rng.integers(1, 4, 3)
+    if decision.rule != "RowSplit" or wanted == 1:
+        return decision
+    params = {**dict(decision.params), "cpu_border": int(cpu), "gpu_border": int(gpu)}
+    border = Decision.of(decision.regions, decision.rule, **params)
+    try:
+        proposed(graph, border)
+    except PlanError:
+        return decision
+    return border
 
 
 def assert_close(found: list[np.ndarray], case: Case, what: object) -> None:

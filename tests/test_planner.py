@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from syncnas_tvm.planner import (
 )
 from syncnas_tvm.planner.fixed import lane_of
 from syncnas_tvm.planner.runs import Runs
+from syncnas_tvm.work import Work
 
 
 class TestSpace:
@@ -37,6 +39,31 @@ class TestSpace:
         space = random_space(2, regions=4, runs=True)
         plan = next(p for p in space.plans() if any(c.span == 3 for c in p))
         assert space.match(plan_of(plan)) == plan
+
+    def test_a_plan_may_decide_what_is_not_listed(self) -> None:
+        space, work = random_space(2, regions=2), place("r0", "cpu", 1).work
+        space = replace(space, unlisted=lambda decision: work)
+        decision = Decision.of("r1", "ChannelSplit", gpu_share=0.123)
+        plan = Plan((space.single(0)[0].decision, decision))
+        first, second = space.match(plan)
+        assert (first, second) == (space.single(0)[0], Candidate(decision, 1, work))
+        assert second.work is work
+        assert second not in space.all()
+        wider = space.including([first, second])
+        assert wider.match(plan) == (first, second)
+        assert len(list(wider.all())) == len(list(space.all())) + 1
+        assert list(wider.all())[-1] == second
+
+    def test_what_a_rule_refuses_is_named(self) -> None:
+        def refuse(decision: Decision) -> Work:
+            raise PlanError("its share is too odd")
+
+        space = replace(random_space(3, regions=1), unlisted=refuse)
+        message = (
+            r"^ChannelSplit\(gpu_share=0\.123\) is not possible in r0: its share is too odd; 'i"
+        )
+        with pytest.raises(PlanError, match=message):
+            space.match(Plan((Decision.of("r0", "ChannelSplit", gpu_share=0.123),)))
 
     def test_match_names_what_is_not_possible(self) -> None:
         space = random_space(3, regions=1)

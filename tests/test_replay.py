@@ -36,19 +36,30 @@ def model() -> Path:
     return zoo.export("mobilenet_v2", size=64)
 
 
-def bands(model: Path) -> Plan:
-    """Every region cut by rows where it can be, each a little elsewhere than the one before."""
+def bands(model: Path, rows_first: bool) -> Plan:
+    """Every region cut by rows where it can be, each a little elsewhere than the one before.
+
+    With ``rows_first``, two of each lane are computed first where it has so many and one more.
+    """
     graph = RegionGraph(import_onnx(model).mod, load_target("host").channel_step)
     decisions = []
     for number, region in enumerate(graph.regions):
         cuts = [d for d in RowSplit().variants(graph, region) if len(d.regions) == 1]
         at = min(len(cuts) - 1, len(cuts) // 2 + number % 3 - 1)
         place = Decision.of(region.name, "Place", lane=LANES[number % 2])
-        decisions.append(cuts[max(0, at)] if cuts else place)
+        decision = cuts[max(0, at)] if cuts else place
+        params = dict(decision.params)
+        height = region.out_shapes[0][2] if cuts else 0
+        if rows_first and cuts and 2 < params["cpu_rows"] < height - 2:
+            params |= {"cpu_border": 2, "gpu_border": 2}
+            decision = Decision.of(decision.regions, decision.rule, **params)
+        decisions.append(decision)
+    if rows_first:
+        assert sum("cpu_border" in dict(d.params) for d in decisions) > 5
     return Plan(tuple(decisions))
 
 
-@pytest.fixture(scope="module", params=["channels", "rows"])
+@pytest.fixture(scope="module", params=["channels", "rows", "rows first"])
 def folder(
     request: pytest.FixtureRequest,
     model: Path,
@@ -57,7 +68,8 @@ def folder(
 ) -> Path:
     """Every region cut in two: as many syncs as there can be."""
     out = tmp_path_factory.mktemp("replay") / "out"
-    plan = bands(model) if request.param == "rows" else None
+    rows = request.param.startswith("rows")  # type: ignore[attr-defined]
+    plan = bands(model, request.param == "rows first") if rows else None
     compile_onnx(model, plan=plan, split_all=plan is None, timed=False, verify=False, output=out)
     return out
 

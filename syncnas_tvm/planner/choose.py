@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from syncnas_tvm.cost_models import CostModel
@@ -11,6 +11,7 @@ from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import fixed
 from syncnas_tvm.planner.base import Budget, SearchResult, strategy
 from syncnas_tvm.planner.cost_mode import CostMode, ModeName
+from syncnas_tvm.planner.rows_first import rows_first
 from syncnas_tvm.planner.space import Candidate, Space, plan_of
 from syncnas_tvm.planner.state_file import StateFile
 from syncnas_tvm.report import ms
@@ -66,12 +67,13 @@ def choose(
     ``budget``: by default the strategy's usual one. ``cost_mode`` and ``sync_us`` say what "fast"
     means, as in :class:`CostMode`. A search state in ``state_file`` is continued, and the search's
     own is written there, at an interruption too.
-    Where no plan beats the better single lane by more than 1 %, that lane alone is chosen.
+    In a plan that was found, each lane computes the rows that the other one reads first where that is
+    predicted to pay. Where no plan beats the better single lane by more than 1 %, that lane alone is chosen.
     Raises PlanError when ``lanes`` is one lane that cannot run the whole model, InputError for an
     unknown strategy or cost mode, or a state of another search.
     """
     mode = CostMode(cost_mode, sync_us)
-    simulator = mode.scorer(space, costs, model)
+    simulator: Scorer = mode.scorer(space, costs, model)
     if lanes != "both":
         candidates = fixed.single_lane(space, lanes)
         return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
@@ -80,6 +82,8 @@ def choose(
     found = searching.run(space, simulator, budget or searching.usual_budget, state)
     if state_file:
         state_file.save(space, mode, searching.state())
+    if mode.name == "timeline" and found.split:
+        found, simulator = _rows_first(space, found, lambda s: mode.scorer(s, costs, model))
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {ms(found.score_us)}"
@@ -116,11 +120,24 @@ def choose_fixed(
 
     Raises PlanError where ``plan`` does not fit ``space``.
     """
-    simulator = CostMode(cost_mode, sync_us).scorer(space, costs, model)
+    given = () if plan is None else space.match(plan)
+    simulator = CostMode(cost_mode, sync_us).scorer(space.including(given), costs, model)
     if plan is None:
         candidates = fixed.split_all(space, simulator.score)
         return _choice(simulator, space, candidates, "every region split, as asked", None)
-    return _choice(simulator, space, space.match(plan), "the plan that was given", None)
+    return _choice(simulator, space, given, "the plan that was given", None)
+
+
+def _rows_first(
+    space: Space, found: SearchResult, scorer: Callable[[Space], Scorer]
+) -> tuple[SearchResult, Scorer]:
+    """What was found, with rows computed first where that pays; and what scores it."""
+    split, scored = rows_first(space, found.split, scorer)
+    split_us = scored.score(split)
+    found = replace(found, split=split, split_us=split_us)
+    if split_us < found.score_us:
+        found = replace(found, plan=plan_of(split), candidates=split, score_us=split_us)
+    return found, scored
 
 
 def _choice(

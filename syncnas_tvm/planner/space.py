@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from syncnas_tvm.errors import PlanError
@@ -34,12 +34,16 @@ def plan_of(candidates: Sequence[Candidate]) -> Plan:
 class Space:
     """All candidates by the region where they start; decisions are taken in the regions' order.
 
+    ``unlisted`` gives the work of a decision that no list has: plans may decide it, searches do not.
+    It raises PlanError where that is not possible.
+
     Raises PlanError where a region has no candidate of its own (span 1), or a candidate's
     regions are not those that it starts at and spans.
     """
 
     regions: tuple[str, ...]
     candidates: tuple[tuple[Candidate, ...], ...]
+    unlisted: Callable[[Decision], Work] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.regions) != len(self.candidates):
@@ -109,22 +113,41 @@ class Space:
                 yield (candidate, *rest)
 
     def match(self, plan: Plan) -> tuple[Candidate, ...]:
-        """The candidates of ``plan``'s decisions.
+        """The candidates of ``plan``'s decisions, listed or not.
 
-        Raises PlanError where the plan does not cover the regions or decides what is not here.
+        Raises PlanError where the plan does not cover the regions or decides what is not possible.
         """
         plan.covers(self.regions)
-        known = {candidate.decision: candidate for candidate in self.all()}
-        rules = dict.fromkeys(decision.rule for decision in known)
-        for decision in plan.decisions:
-            if decision.rule not in rules:
-                raise PlanError(
-                    f"no split rule '{decision.rule}' can decide anything in this model; use"
-                    f" {', '.join(rules)}"
-                )
-            if decision not in known:
-                raise PlanError(
-                    f"{decision} is not possible in {first_to_last(decision.regions)};"
-                    " 'inspect --verbose' lists what is"
-                )
-        return tuple(known[decision] for decision in plan.decisions)
+        return tuple(map(self.candidate, plan.decisions))
+
+    def candidate(self, decision: Decision) -> Candidate:
+        """The candidate of ``decision``, listed or not; raises PlanError where it is not possible."""
+        if decision in self._listed:
+            return self._listed[decision]
+        rules = dict.fromkeys(known.rule for known in self._listed)
+        if decision.rule not in rules:
+            raise PlanError(
+                f"no split rule '{decision.rule}' can decide anything in this model; use"
+                f" {', '.join(rules)}"
+            )
+        advice = "'inspect --verbose' lists what is"
+        where = f"{decision} is not possible in {first_to_last(decision.regions)}"
+        if self.unlisted is None:
+            raise PlanError(f"{where}; {advice}")
+        try:
+            work = self.unlisted(decision)
+        except PlanError as error:
+            raise PlanError(f"{where}: {error}; {advice}") from error
+        return Candidate(decision, len(decision.regions), work)
+
+    def including(self, candidates: Iterable[Candidate]) -> Space:
+        """This space with ``candidates`` listed too."""
+        lists = [list(here) for here in self.candidates]
+        for candidate in candidates:
+            if candidate.decision not in self._listed:
+                lists[self.regions.index(candidate.decision.regions[0])].append(candidate)
+        return replace(self, candidates=tuple(map(tuple, lists)))
+
+    @cached_property
+    def _listed(self) -> dict[Decision, Candidate]:
+        return {candidate.decision: candidate for candidate in self.all()}
