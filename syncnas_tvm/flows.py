@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from syncnas_tvm.steps import launches
-from syncnas_tvm.timeline import Span, Timeline, senders
+from syncnas_tvm.timeline import RECEIVED, Span, Timeline, senders
 from syncnas_tvm.work import Lane
 
 Flow = tuple[Span, Span]
@@ -30,6 +30,9 @@ class _Flows:
         self._cpu = timeline.lane_spans("cpu")
         self._gpu = launches(timeline)
         self._enqueues = [s for s in self._host if s.kind == "enqueue"]
+        handed = [s for s in self._host if s.kind == "sync" and senders(s.name) == ("gpu",)]
+        received = [s for s in self._host if s.name.endswith(RECEIVED)]
+        self._handed = dict(zip(received, handed, strict=False))  # in the order in which they began
 
     def all(self) -> Iterator[Flow]:
         for move in self._host:
@@ -39,7 +42,7 @@ class _Flows:
                     yield made[-1], read[0]
 
     def _ends(self, move: Span, source: Lane) -> tuple[list[Span], list[Span]]:
-        given = self._given(move)
+        given = self._given(self._handed.get(move, move))
         if source == "gpu":
             after = [s for s in self._cpu if s.start_us >= move.end_us - ROUNDING_US]
             return self._made_by_gpu(move, self._gpu[:given]), after
@@ -52,6 +55,8 @@ class _Flows:
     def _made_by_gpu(self, move: Span, given: list[list[Span]]) -> list[Span]:
         """The spans of ``given``, up to the one that made what ``move`` moves."""
         spans = [span for call in given for span in call]
+        if move in self._handed:
+            return spans
         if move.ready_us is not None:
             return [s for s in spans if s.end_us <= move.ready_us + ROUNDING_US]
         thread = sorted((*self._host, *self._cpu), key=lambda s: s.start_us)

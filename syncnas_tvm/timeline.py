@@ -134,6 +134,10 @@ class Timeline:
         )
 
 
+RECEIVED = ", received"
+"""Ends the name of a transfer that a hand-over to the queue has begun, in a measured timeline."""
+
+
 def direction(source: Lane) -> str:
     """What a transfer from ``source`` to the other lane is called."""
     return f"{source} to {other(source)}"

@@ -20,12 +20,14 @@ import syncnas_tvm
 from syncnas_tvm.artifact import Manifest, versions
 from syncnas_tvm.compiler import compile_onnx
 from syncnas_tvm.errors import ArtifactError
+from syncnas_tvm.flows import flows
 from syncnas_tvm.frontend import TensorSpec, import_onnx
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.passes.row_split import RowSplit
 from syncnas_tvm.plan import Decision, Plan
 from syncnas_tvm.runtime.executable import Executable
 from syncnas_tvm.targets import load_target
+from syncnas_tvm.timeline import RECEIVED
 from syncnas_tvm.work import LANES
 
 ort = pytest.importorskip("onnxruntime")
@@ -127,6 +129,20 @@ def test_every_memory_is_right(folder: Path, model: Path) -> None:
         assert float(worst) < 1e-4
         outputs.add(found)
     assert len(outputs) == 1
+
+
+def test_arrows_of_rows_that_left_first(model: Path, folder: Path) -> None:
+    """They come from the kernel of the border, and end where the next run reads."""
+    plan = json.loads((folder / "plan.json").read_text())["decisions"]
+    cut = [n for d in plan for n in d["regions"] if "cpu_border" in d]
+    executable = syncnas_tvm.load(folder)
+    measured = executable.profile(executable.random_inputs(0))
+    kinds = {s.kind for s in measured.lane_spans("host") if s.name == "enqueue gpu to cpu"}
+    received = [s for s in measured.lane_spans("host") if s.name.endswith(RECEIVED)]
+    assert kinds == ({"sync"} if cut else set())
+    assert bool(received) == bool(cut)
+    for made, read in flows(measured) if cut else ():
+        assert int(made.region[1:]) < int(read.region[1:]), (made, read)
 
 
 def test_outputs_belong_to_the_caller(folder: Path) -> None:

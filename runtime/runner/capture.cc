@@ -156,7 +156,8 @@ class Capturing {
     const bool moved = to_device != steps_.values[from.value].on_device;  // else it was before
     Step step;
     step.kind = shared_ || !moved ? StepKind::kCopyRows : to_device ? StepKind::kWrite : StepKind::kRead;
-    step.name = to_device ? "cpu to gpu" : "gpu to cpu";
+    step.name = to_device ? "cpu to gpu" : moved ? "gpu to cpu" : "gpu to cpu, received";
+    if (!moved) NameHandOver(from.value);
     step.region = Region();
     step.operands = {from, destination};
     step.rows = opencl::RowsOf(arguments[0].cast<ffi::Tensor>(), arguments[1].cast<ffi::Tensor>(),
@@ -169,6 +170,14 @@ class Capturing {
       deferred_.emplace(destination.value, std::move(step));
     } else {
       steps_.steps.push_back(std::move(step));
+    }
+  }
+
+  // The transfer that made `value` only began what an exchange ends.
+  void NameHandOver(int value) {
+    for (Step& step : steps_.steps) {
+      const bool transfer = step.kind == StepKind::kRead || step.kind == StepKind::kHandOver;
+      if (transfer && step.operands[1].value == value) step.name = "enqueue gpu to cpu";
     }
   }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from syncnas_tvm.timeline import Span, SpanKind, Timeline
+from syncnas_tvm.timeline import RECEIVED, Span, SpanKind, Timeline, direction
 
-TRANSFERS = ("cpu to gpu", "gpu to cpu")
+TRANSFERS = ("cpu to gpu", "gpu to cpu", f"{direction('gpu')}{RECEIVED}")
+HAND_OVER = f"enqueue {direction('gpu')}"
+"""Begins to move rows that are received later."""
 WAIT = "wait"
 COPIES = ("read", "write", "copy", "unmap")
 """The queue's commands that are no kernels, as its records name them."""
@@ -45,6 +47,8 @@ def _spans(events: list[_Event], queue: list[dict[str, object]], start_ns: int) 
     for event in events:
         if event.name in TRANSFERS:
             spans.append(span("host", event, "transfer", event.start_ns, event.end_ns))
+        elif event.name == HAND_OVER:
+            spans.append(span("host", event, "sync", event.start_ns, event.end_ns))
         elif event.name == WAIT:
             spans.append(span("host", event, "wait", event.start_ns, event.end_ns))
         elif event.name.startswith("cpu_"):
