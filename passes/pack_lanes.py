@@ -31,6 +31,9 @@ from syncnas_tvm.schedule.packed_kernels import PackedSchedules
 from syncnas_tvm.work import Lane
 
 CHANNELS = 1
+LEAVING_ROWS = "_leaving_rows"
+"""In the names of kernels that leave rows of their result to others: where the lanes share memory, the
+runner lets the host write them meanwhile (runtime/runner/order_steps.cc)."""
 # Operators that take values of any type as they are.
 MOVING = FREE | {"concat", "split", "strided_slice", "permute_dims"}
 
@@ -172,7 +175,7 @@ class _FunctionPacker:
             room = packed_shape(last.shape, self._vector), first
             whole = self._whole(last)
         kernel = self._schedules.kernel(definition, self._lane, room)
-        name = f"packed_{definition.family}"
+        name = f"packed_{definition.family}" + (LEAVING_ROWS if room else "")
         result = self._call(kernel, name, args, last.shape, definition.packed, last.name, whole)
         if definition.packed:
             self._values[last.var] = _Value(packed=result)

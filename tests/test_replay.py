@@ -11,6 +11,7 @@ from pathlib import Path
 
 import graph_nets
 import numpy as np
+import onnx
 import pytest
 import tvm
 import zoo
@@ -143,6 +144,42 @@ def test_arrows_of_rows_that_left_first(model: Path, folder: Path) -> None:
     assert bool(received) == bool(cut)
     for made, read in flows(measured) if cut else ():
         assert int(made.region[1:]) < int(read.region[1:]), (made, read)
+
+
+def grouped(path: Path) -> Path:
+    """Convolutions of groups, which have no kernels of ours, and values named as regions are."""
+    rng, channels, nodes, weights, last = np.random.default_rng(0), 32, [], [], "image"
+    for i in range(4):
+        weight = rng.standard_normal((channels, 4, 3, 3)).astype("float32") / 6
+        weights.append(onnx.numpy_helper.from_array(weight, f"w{i}"))
+        conv = {"pads": [1] * 4, "group": channels // 4}
+        nodes.append(onnx.helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], **conv))
+        nodes.append(onnx.helper.make_node("Relu", [f"c{i}"], [f"r{i}"]))
+        last = f"r{i}"
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 56, 56])
+        for name in ("image", last)
+    ]
+    graph = onnx.helper.make_graph(nodes, "grouped", ends[:1], ends[1:], weights)
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("rows_first", [False, True])
+def test_rows_beside_a_kernel_that_writes_all(
+    rows_first: bool, nothing_measured: None, tmp_path: Path
+) -> None:
+    """Where memory is shared, the host has to wait for it before it writes the other lane's rows."""
+    model = grouped(tmp_path / "grouped.onnx")
+    graph = RegionGraph(import_onnx(model).mod, load_target("host").channel_step)
+    params = {"cpu_rows": 28} | ({"cpu_border": 2, "gpu_border": 2} if rows_first else {})
+    plan = Plan(tuple(Decision.of(name, "RowSplit", **params) for name in graph.names))
+    assert len(plan.decisions) == 4
+    compile_onnx(model, plan=plan, timed=False, verify=False, output=tmp_path / "out")
+    executable = syncnas_tvm.load(tmp_path / "out")
+    reference = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    assert max(error(reference, executable, seed) for seed in range(20)) < 1e-4
 
 
 def test_outputs_belong_to_the_caller(folder: Path) -> None:

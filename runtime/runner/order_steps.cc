@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 
 namespace syncnas::runner {
 
@@ -11,6 +12,9 @@ namespace {
 constexpr int kNever = std::numeric_limits<int>::max();
 
 int Count(const Steps& steps) { return static_cast<int>(steps.steps.size()); }
+
+// As the compiler names kernels that write their rows beside those of the other lane.
+bool LeavesRows(const Step& step) { return step.name.find("_leaving_rows") != std::string::npos; }
 
 // The first step before which the host knows that queued step `i` has ended.
 int KnownDone(const Steps& steps, int i) {
@@ -112,9 +116,13 @@ void PlaceWaits(Steps& steps) {
     Step& step = steps.steps[i];
     for (const Operand& operand : step.operands) {
       if (operand.value < 0) continue;
-      // The other rows may still be being written: who reads them has to wait for that.
-      if (step.kind == StepKind::kCopyRows && operand.written) continue;
       int& writer = written_by[steps.values[operand.value].memory];
+      if (step.kind == StepKind::kCopyRows && operand.written) {
+        // The other rows may still be being written: who reads them has to wait for that. But what
+        // writes all rows has to end before.
+        if (writer > waited && !LeavesRows(steps.steps[writer])) step.wait_for = writer;
+        continue;
+      }
       if (operand.written) {
         writer = step.queued() ? i : -1;
       } else if (step.by_host() && writer > waited) {

@@ -46,9 +46,10 @@ def to_relax(model: onnx.ModelProto) -> tuple[tvm.IRModule, dict[str, str]]:
 
 
 def identifier(name: str) -> str:
-    """A name that TVMScript can print: letters, digits and underscores."""
+    """A name that TVMScript can print, letters, digits and underscores, and that is no region's."""
     cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    return cleaned if cleaned and not cleaned[0].isdigit() else f"v_{cleaned}".rstrip("_")
+    usable = cleaned and not re.match(r"r?\d", cleaned)
+    return cleaned if usable else f"v_{cleaned}".rstrip("_")
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):
