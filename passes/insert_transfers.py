@@ -169,8 +169,9 @@ class _Mover:
 
     def _fetch(self, value: relax.Var) -> None:
         """Move to the CPU what ``value`` is made of, without running joins."""
-        if value in self._seams and self._seams[value].early("cpu") is not None:
-            return  # it is on its way
+        seam = self._seams.get(value)
+        if seam is not None and (seam.early("cpu") is not None or not seam.lacks("cpu")):
+            return  # what is missing is on its way
         if value in self._joins and value not in self._seams and not self._at[value]:
             for arg in self._joins[value].args:
                 self._fetch(arg)

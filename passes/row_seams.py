@@ -47,6 +47,11 @@ class RowSeam:
         first, last = self.reads[lane]
         return (max(first, self.cut), last) if lane == "cpu" else (first, min(last, self.cut))
 
+    def lacks(self, lane: Lane) -> bool:
+        """Whether ``lane`` reads rows that it lacks."""
+        first, last = self.missing(lane)
+        return first < last
+
     def begin(self, lane: Lane, piece: Piece) -> int:
         """The row of the whole that is the first one of the tensor that ``piece`` is in."""
         return 0 if lane in self.reads else piece.rows[0]

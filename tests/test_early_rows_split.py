@@ -62,6 +62,16 @@ def test_rows_leave_before_the_rest_is_computed() -> None:
     assert packed_calls(moved, EXCHANGE)[:2] == [[ROWS, 7, 7, 2], [ROWS, 9, 9, 2]]
 
 
+def test_who_lacks_nothing_waits_for_nothing() -> None:
+    """The next run's cut is higher up: the CPU lane has all that it reads, the GPU lane lacks rows."""
+    graph = blocks()
+    plan = Plan((early("r0", 9, 5, 1), rows("r1", 6), rows("r2", 3)))
+    moved = InsertTransfers()(apply_plan(graph, plan))
+    calls = order(moved)
+    assert calls.index("r1_p0_gpu") < calls.index("r0_p0_cpu_rest") < calls.index("r1_p0_cpu")
+    assert packed_calls(moved, EXCHANGE)[0] == [ROWS, 4, 4, 5]
+
+
 def test_rows_that_do_not_suffice_are_fetched_as_ever() -> None:
     """The next run reads two rows over the cut: one that was computed first, and one of the rest."""
     graph = blocks()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import fixed
 from syncnas_tvm.planner.base import Budget, SearchResult, strategy
 from syncnas_tvm.planner.cost_mode import CostMode, ModeName
-from syncnas_tvm.planner.rows_first import rows_first
+from syncnas_tvm.planner.rows_first import ScorerOf, rows_first
 from syncnas_tvm.planner.space import Candidate, Space, plan_of
 from syncnas_tvm.planner.state_file import StateFile
 from syncnas_tvm.report import ms
@@ -83,7 +83,7 @@ def choose(
     if state_file:
         state_file.save(space, mode, searching.state())
     if mode.name == "timeline" and found.split:
-        found, simulator = _rows_first(space, found, lambda s: mode.scorer(s, costs, model))
+        found, simulator = _rows_first(space, found, lambda c: mode.scorer_of(c, costs, model))
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {ms(found.score_us)}"
@@ -129,10 +129,11 @@ def choose_fixed(
 
 
 def _rows_first(
-    space: Space, found: SearchResult, scorer: Callable[[Space], Scorer]
+    space: Space, found: SearchResult, scorer_of: ScorerOf
 ) -> tuple[SearchResult, Scorer]:
     """What was found, with rows computed first where that pays; and what scores it."""
-    split, scored = rows_first(space, found.split, scorer)
+    split, _ = rows_first(space, found.split, scorer_of)
+    scored = scorer_of(space.including(split).all())
     split_us = scored.score(split)
     found = replace(found, split=split, split_us=split_us)
     if split_us < found.score_us:
