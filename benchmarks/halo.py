@@ -51,8 +51,16 @@ def joined(space: Space) -> Space:
 def best(space: Space, scorer_of: ScorerOf, budget: Budget) -> tuple[float, tuple[Candidate, ...]]:
     """The best plan found, with cuts moved as for rows that are computed first, and its microseconds."""
     found = strategy("mcts", 0).run(space, scorer_of(space.all()), budget)
-    plan, scored = rows_first(space, found.split or found.candidates, scorer_of)
-    return min(found.score_us, scored.score(plan)), plan
+    return better(space, found.split or found.candidates, scorer_of)
+
+
+def better(
+    space: Space, plan: tuple[Candidate, ...], scorer_of: ScorerOf
+) -> tuple[float, tuple[Candidate, ...]]:
+    """``plan``, or what becomes of it with rows first, and its microseconds."""
+    moved = rows_first(space, plan, scorer_of)
+    scored = scorer_of(space.including(moved).all())
+    return min((scored.score(plan), plan), (scored.score(moved), moved), key=lambda pair: pair[0])
 
 
 def exchanges(plan: Sequence[Candidate]) -> int:
@@ -76,10 +84,9 @@ def main() -> None:
             # Nothing is listed but what the search may decide: no rows first.
             old_us, _ = find(replace(joined(space), unlisted=None))
             new_us, found = find(replace(space, unlisted=None))
-            moved, scored = rows_first(space, found, scorer_of)
-            first_us = min(new_us, scored.score(moved))
-            alone = [single_lane(space, lane) for lane in LANES]
-            lane_us = min(scorer_of(plan).score(plan) for plan in alone)
+            first_us, moved = better(space, found, scorer_of)
+            known = scorer_of(space.all())
+            lane_us = min(known.score(single_lane(space, lane)) for lane in LANES)
             cut = sum("cpu_border" in dict(c.decision.params) for c in moved)
             gains[name].append((old_us / new_us - 1, new_us / first_us - 1))
             numbers = [f"{us / 1e3:.2f}" for us in (lane_us, old_us, new_us, first_us)]

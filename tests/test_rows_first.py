@@ -58,7 +58,8 @@ def test_the_rows_are_those_that_the_next_run_reads(found: tuple[Target, Space])
     costs = replace(costs, to_cpu=slow[0], to_gpu=slow[1])
     plan = runs(space)
     scorer_of = partial(CostMode().scorer_of, costs=costs, model=cost_model_of(target))
-    better, scored = rows_first(space, plan, scorer_of)
+    better = rows_first(space, plan, scorer_of)
+    scored = scorer_of(better)
     seam = better[3].work.phases[-1].output.seam
     cpu, gpu = better[4].work.phases[0].reads
     rows = max(1, seam.cut - gpu[0]), max(1, cpu[1] - seam.cut)
@@ -73,7 +74,7 @@ def test_nothing_is_cut_where_that_does_not_pay(found: tuple[Target, Space]) -> 
     target, space = found
     costs = replace(target.costs, enqueue_us=1000.0)
     plan = runs(space)
-    better, _ = rows_first(
+    better = rows_first(
         space, plan, partial(CostMode().scorer_of, costs=costs, model=cost_model_of(target))
     )
     assert borders(better) == {}

@@ -83,7 +83,9 @@ def choose(
     if state_file:
         state_file.save(space, mode, searching.state())
     if mode.name == "timeline" and found.split:
-        found, simulator = _rows_first(space, found, lambda c: mode.scorer_of(c, costs, model))
+        found, simulator = _rows_first(
+            space, found, simulator, lambda c: mode.scorer_of(c, costs, model)
+        )
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {ms(found.score_us)}"
@@ -129,16 +131,19 @@ def choose_fixed(
 
 
 def _rows_first(
-    space: Space, found: SearchResult, scorer_of: ScorerOf
+    space: Space, found: SearchResult, simulator: Scorer, scorer_of: ScorerOf
 ) -> tuple[SearchResult, Scorer]:
     """What was found, with rows computed first where that pays; and what scores it."""
-    split, _ = rows_first(space, found.split, scorer_of)
-    scored = scorer_of(space.including(split).all())
-    split_us = scored.score(split)
-    found = replace(found, split=split, split_us=split_us)
-    if split_us < found.score_us:
-        found = replace(found, plan=plan_of(split), candidates=split, score_us=split_us)
-    return found, scored
+    moved = rows_first(space, found.split, scorer_of)
+    wider = scorer_of(space.including(moved).all())
+    split_us = wider.score(moved)
+    if split_us >= wider.score(found.split):
+        return found, simulator
+    chosen = found.candidates == found.split or split_us < found.score_us
+    found = replace(found, split=moved, split_us=split_us)
+    if chosen:
+        found = replace(found, plan=plan_of(moved), candidates=moved, score_us=split_us)
+    return found, wider
 
 
 def _choice(

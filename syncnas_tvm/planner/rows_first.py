@@ -24,13 +24,12 @@ ScorerOf = Callable[[Iterable[Candidate]], Scorer]
 Trial = tuple[Candidate, ...]
 
 
-def rows_first(
-    space: Space, plan: Sequence[Candidate], scorer_of: ScorerOf
-) -> tuple[Trial, Scorer]:
-    """``plan`` with rows computed first wherever its predicted latency falls, and what scores it.
+def rows_first(space: Space, plan: Sequence[Candidate], scorer_of: ScorerOf) -> Trial:
+    """``plan`` with rows computed first wherever its predicted latency falls.
 
     One run of bands after the other from the model's end, again until nothing changes: its cut, and
-    whether it and the run before compute rows first. The plan is never slower than before.
+    whether it and the run before compute rows first. Each is scored with the kernels that are in
+    question alone, of which a learned model's times differ a little from those among all of a space.
     """
     best = tuple(plan)
     for _ in range(SWEEPS):
@@ -42,7 +41,7 @@ def rows_first(
                 best = min(trials, key=scorer.score)  # the first of equals: as it was
         if best == before:
             break
-    return best, scorer_of(best)
+    return best
 
 
 def _trials(space: Space, plan: Trial, index: int) -> Iterator[Trial]:
