@@ -8,7 +8,7 @@ width, on Fashion-MNIST. For each budget: a search (validation images alone deci
 and its rival, with the same recipe and paired seeds, on training images alone. The
 rival at budget 1.0 is the base itself; at a smaller one it is the base at the width with the most
 multiply-adds whose predicted latency on its best lane fits. The branches of smaller budgets are made of
-this scaled base, or of the base times ``--trunk``. The test images are read once, when the training
+the base times ``--trunk``, or of this scaled base (``fit``). The test images are read once, when the training
 of a model has ended. What is found (the searches' winners and tables, the table of trainings, and the
 settings of all) is kept in ``fashion_mnist/``, what is
 under way in ``--folder``; the same command goes on after an interruption, on another machine too.
@@ -32,7 +32,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
@@ -44,7 +44,7 @@ from syncnas_tvm.nas.branched import BranchedConfig
 from syncnas_tvm.nas.config_file import read_config, write_config
 from syncnas_tvm.nas.counting import count
 from syncnas_tvm.nas.data import DataOptions, DataSpec
-from syncnas_tvm.nas.description import MULTIPLE
+from syncnas_tvm.nas.description import MULTIPLE, STEM_STRIDE
 from syncnas_tvm.nas.model import Mobile
 from syncnas_tvm.nas.results import results, write_results
 from syncnas_tvm.nas.scaled_base import ScaledBase, scaled_base
@@ -93,6 +93,7 @@ def search(
 
 
 def _study(task: SearchTask) -> optuna.Study:
+    assert task.folder is not None
     storage = open_storage(str(task.folder / "study.db"))
     return open_study(storage, f"budget {task.budget:g}", len(ZOO[BASE].stages), task.to_json())
 
@@ -132,7 +133,7 @@ class Training:
             network.scaled(self.task.width, self.task.multiple),
             data.classes,
             inputs=data.channels,
-            stem_stride=data.stem_stride,
+            stem_stride=data.stem_stride or STEM_STRIDE,
             dropout=settings.dropout,
         )
         return Trainer(model, data, settings, path=self.path, device=self.task.device)
@@ -208,6 +209,11 @@ def report(table: Path, budgets: list[float]) -> None:
         )
 
 
+def trunk_of(text: str) -> float | Literal["fit"]:
+    """The scale of a trunk."""
+    return "fit" if text == "fit" else float(text)
+
+
 def main() -> None:
     """Search, train, and report, as far as it has not been done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -229,7 +235,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-runs"))
     parser.add_argument("--found", type=Path, default=FOUND, help="winners and table")
     parser.add_argument(
-        "--trunk", default="fit", help="of budgets below 1: a number, or the rival's"
+        "--trunk",
+        type=trunk_of,
+        default=1.0,
+        help="of budgets below 1: a scale, or 'fit': the rival",
     )
     parser.add_argument("--jobs", type=int, default=1, help="models at once")
     parser.add_argument("--device", default="cpu", help="torch's name of where to train: cuda")
@@ -254,7 +263,8 @@ def main() -> None:
     settings |= {k: v for k, v in recipe.to_json().items() if k not in ("seed", "threads")}
     if options.multiple != MULTIPLE:
         settings["multiple"] = options.multiple
-    settings["trunk"] = options.trunk
+    if options.trunk != 1:
+        settings["trunk"] = options.trunk
     check_settings(options.found / "settings.json", settings)
     target = load_target(TARGET)
     whole = Allocator(ZOO[BASE], target, cost_model(target))
@@ -262,9 +272,7 @@ def main() -> None:
         for budget in options.budgets:
             base = scaled_base(whole, budget)
             fits = options.trunk == "fit" or budget >= 1
-            trunk, multiple = (
-                (base.width, base.multiple) if fits else (float(options.trunk), MULTIPLE)
-            )
+            trunk, multiple = (base.width, base.multiple) if fits else (options.trunk, MULTIPLE)
             task = SearchTask(
                 BASE,
                 spec,
