@@ -98,6 +98,7 @@ class Branches(SplitRule):
     def _placed(stages: tuple[Stage, ...], region: Region, decision: Decision) -> list[PlacedStage]:
         """``stages`` as the decision places them."""
         count = sum(len(stage.branches) for stage in stages if stage.is_fork)
+        decision.expect("gpu_branches", "lane")
         text, lane = decision.param("gpu_branches"), decision.param("lane")
         names = text.split(",") if isinstance(text, str) else []
         numbers = frozenset(int(name) for name in names if name.strip().isdecimal())

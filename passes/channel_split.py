@@ -62,6 +62,9 @@ class ChannelSplit(SplitRule):
         self, mod: tvm.IRModule, graph: RegionGraph, region: Region, decision: Decision
     ) -> tvm.IRModule:
         """Write a lane function per lane and phase, and the joins between them."""
+        decision.expect("gpu_share")
+        if len(decision.regions) > 1:
+            raise PlanError("channels are split in one region at a time; decide each by itself")
         share = decision.param("gpu_share")
         if not isinstance(share, int | float) or not 0 < share < 1:
             raise PlanError(

@@ -41,6 +41,7 @@ class Place(SplitRule):
         self, mod: tvm.IRModule, graph: RegionGraph, region: Region, decision: Decision
     ) -> tvm.IRModule:
         """Move the body into a function of the lane."""
+        decision.expect("lane")
         lane = decision.param("lane")
         if lane not in LANES:
             raise PlanError(f"region '{region.name}': Place has lane '{lane}'; use cpu or gpu")

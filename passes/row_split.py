@@ -19,6 +19,7 @@ from syncnas_tvm.plan import Decision
 from syncnas_tvm.work import Work
 
 STEPS = 16
+BORDERS = ("cpu_border", "gpu_border")
 
 
 @register_rule
@@ -72,6 +73,9 @@ class RowSplit(SplitRule):
 
     def work(self, graph: RegionGraph, region: Region, decision: Decision) -> Work:
         """As the rewritten region would have it, without writing it: there are many variants."""
+        for name in decision.regions:
+            if not splits(graph, name):
+                raise PlanError(f"region '{name}' cannot be split by rows; use Place")
         cut, early = self._cut(region, decision), self._early(region, decision)
         found = run_work(graph, decision.regions, cut, early)
         if found is None:
@@ -105,6 +109,7 @@ class RowSplit(SplitRule):
 
     @staticmethod
     def _cut(region: Region, decision: Decision) -> int:
+        decision.expect("cpu_rows", *BORDERS)
         cut = decision.param("cpu_rows")
         height = region.out_shapes[0][ROWS] if len(region.out_shapes[0]) == 4 else 1
         if isinstance(cut, bool) or not isinstance(cut, int) or not 0 < cut < height:
@@ -118,11 +123,10 @@ class RowSplit(SplitRule):
     def _early(region: Region, decision: Decision) -> Numbers | None:
         """The rows that each lane computes first; None where the decision names none."""
         given = dict(decision.params)
-        names = ("cpu_border", "gpu_border")
-        if not any(name in given for name in names):
+        if not any(name in given for name in BORDERS):
             return None
-        numbers = tuple(decision.param(name) for name in names)
-        for name, rows in zip(names, numbers, strict=True):
+        numbers = tuple(decision.param(name) for name in BORDERS)
+        for name, rows in zip(BORDERS, numbers, strict=True):
             if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
                 raise PlanError(
                     f"region '{region.name}': {name} is {rows!r}; use a whole number from 1 on,"

@@ -38,6 +38,15 @@ class Decision:
             f"decision {self.rule} on {', '.join(self.regions)} has no parameter '{name}'; add it to the plan"
         )
 
+    def expect(self, *names: str) -> None:
+        """Raise PlanError where there is a parameter of another name."""
+        for name, _ in self.params:
+            if name not in names:
+                raise PlanError(
+                    f"decision {self} on {first_to_last(self.regions)} has an unknown parameter"
+                    f" '{name}'; {self.rule} has {', '.join(names)}"
+                )
+
     def __str__(self) -> str:
         """``ChannelSplit(gpu_share=0.25)``: what is decided, without where."""
         return f"{self.rule}({', '.join(f'{name}={value!r}' for name, value in self.params)})"

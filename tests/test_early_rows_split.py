@@ -127,7 +127,7 @@ def test_every_border_is_exact(
 
 def squeezing(n, x):
     """Two phases: the border is of the last one."""
-    x = n.mbconv(x, 24, 8, 3, se=4)
+    x = n.mbconv(x, 24, 8, 3, se="before")
     return n.mbconv(x, 24, 8, 3)
 
 
@@ -168,6 +168,30 @@ def test_wrong_borders(borders: tuple[int, int], message: str) -> None:
     graph = blocks()
     with pytest.raises(PlanError, match=message):
         apply_plan(graph, Plan((early("r0", 6, *borders), rows("r1", 6), rows("r2", 3))))
+
+
+def test_a_misspelt_parameter_is_named() -> None:
+    graph = blocks()
+    decision = Decision.of("r0", "RowSplit", cpu_rows=6, cpu_boarder=1, gpu_boarder=1)
+    with pytest.raises(PlanError, match="unknown parameter 'cpu_boarder'; RowSplit has cpu_rows,"):
+        apply_plan(graph, Plan((decision, rows("r1", 6), rows("r2", 3))))
+
+
+def gated(n, x):
+    """The second convolution takes in the product with the gate, which is there a phase later."""
+    x = n.relu(n.conv(x, 8, 3, name="first"))
+    gate = n.emit(relax.op.sigmoid(n.mean(x)), "gate")
+    return n.emit(relax.op.multiply(n.conv(x, 8, 3, name="second"), gate), "gated")
+
+
+def test_a_kernel_of_two_phases_is_not_cut() -> None:
+    graph = graph_of(gated, channels=8, size=12)
+    *others, name = graph.names
+    assert run_work(graph, (name,), 6) is not None
+    assert run_work(graph, (name,), 6, (2, 2)) is None
+    placed_first = [Decision.of(other, "Place", lane="cpu") for other in others]
+    with pytest.raises(PlanError, match="narrower borders"):
+        apply_plan(graph, Plan((*placed_first, early(name, 6, 2, 2))))
 
 
 def test_one_border_alone() -> None:

@@ -111,6 +111,9 @@ class Scan {
 
 void PlaceWaits(Steps& steps) {
   std::vector<int> written_by(steps.memories.size(), -1);  // by memory: the queued step
+  // By value that was handed over: the one until then. Later ones write other rows of its memory.
+  constexpr int kUnknown = -2;
+  std::vector<int> handed_by(steps.values.size(), kUnknown);
   int waited = -1, last = -1;
   for (int i = 0; i < Count(steps); ++i) {
     Step& step = steps.steps[i];
@@ -120,13 +123,21 @@ void PlaceWaits(Steps& steps) {
       if (step.kind == StepKind::kCopyRows && operand.written) {
         // The other rows may still be being written: who reads them has to wait for that. But what
         // writes all rows has to end before.
-        if (writer > waited && !LeavesRows(steps.steps[writer])) step.wait_for = writer;
+        if (writer > waited && !LeavesRows(steps.steps[writer])) {
+          step.wait_for = std::max(step.wait_for, writer);
+        }
         continue;
       }
+      if (step.kind == StepKind::kHandOver) {
+        if (&operand == &step.operands[0]) handed_by[step.operands[1].value] = writer;
+        continue;
+      }
+      const int handed = handed_by[operand.value];
+      const int made = handed == kUnknown ? writer : handed;
       if (operand.written) {
         writer = step.queued() ? i : -1;
-      } else if (step.by_host() && writer > waited) {
-        step.wait_for = std::max(step.wait_for, writer);
+      } else if (step.by_host() && made > waited) {
+        step.wait_for = std::max(step.wait_for, made);
       }
     }
     if (step.wait_for >= 0) {

@@ -31,13 +31,16 @@ def early_rows(
 ) -> EarlyRows | None:
     """How a region whose output is cut before row ``cut`` of ``height`` computes so many rows first.
 
-    None where a lane has no more rows than that, or the output is made by no kernel of its own.
+    None where a lane has no more rows than that, or the output is made by no kernel of the last phase
+    alone.
     """
     border, rest = border_of(cut, numbers), rest_of(cut, height, numbers)
     (output,) = states.flow.outputs
-    last = groups[-1]
     whole = min(numbers) > 0 and all(begin < end for begin, end in rest.values())
-    if not whole or last.nodes[-1].var != output:
+    if not whole or not groups or groups[-1].nodes[-1].var != output:
+        return None
+    last = groups[-1]
+    if any(states.phase[node.var] != states.phases - 1 for node in last.nodes):
         return None
     try:
         parts = RowBands(states, border), RowBands(states, rest)

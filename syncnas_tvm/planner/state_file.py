@@ -14,7 +14,7 @@ from syncnas_tvm.errors import InputError
 from syncnas_tvm.planner.cost_mode import CostMode
 from syncnas_tvm.planner.space import Space
 
-FORMAT = 2
+FORMAT = 3
 FLAG = "--search-state"
 
 
