@@ -207,6 +207,44 @@ def test_every_half_is_read_and_written_exactly():
     np.testing.assert_array_equal(result.numpy(), halves)
 
 
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_name_is_of_halves_in_the_kernel_that_says_so(vectors):
+    """Two kernels of one module whose tensors have the same names and opposite types."""
+    shape = (64, 8)
+
+    def cast(source: str, target: str, name: str) -> tirx.PrimFunc:
+        a = te.placeholder(shape, source, name="a")
+        out = te.compute(shape, lambda i, j: a[i, j].astype(target), name="out")
+        sch = tvm.s_tir.Schedule(te.create_prim_func([a, out]))
+        row, lane = sch.get_loops(sch.get_sblock("out"))
+        if vectors:
+            sch.vectorize(lane)
+        group, item = sch.split(row, [None, 64])
+        sch.bind(group, "blockIdx.x")
+        sch.bind(item, "threadIdx.x")
+        return sch.mod["main"].with_attr("global_symbol", name)
+
+    install()
+    kernels = {
+        "narrow": cast("float32", "float16", "narrow"),
+        "widen": cast("float16", "float32", "widen"),
+        "keep": cast("float32", "float32", "keep"),
+    }
+    built = tvm.tirx.build(tvm.IRModule(kernels), target=load_target("host").gpu_target())
+    device = gpu_device()
+
+    def run(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+        result = tvm.runtime.tensor(np.zeros(shape, dtype), device)
+        built[name](tvm.runtime.tensor(array, device), result)
+        return result.numpy()
+
+    full = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    half = full.astype("float16")
+    np.testing.assert_array_equal(run("narrow", full, "float16"), half)
+    np.testing.assert_array_equal(run("widen", half, "float32"), half.astype("float32"))
+    np.testing.assert_array_equal(run("keep", full, "float32"), full)
+
+
 def _kernel(name: str) -> tuple[relax.Function, tuple[tuple[int, ...], ...]]:
     """A lane function of one operator with an epilogue, and its inputs' shapes."""
     rng = np.random.default_rng(3)

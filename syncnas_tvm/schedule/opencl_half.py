@@ -28,6 +28,8 @@ _PRELUDE = """\
 #endif
 
 """
+# Where a kernel begins. In front of it every kernel of the module is declared.
+_KERNEL = re.compile(r"^(?=__kernel .*\{$)", re.MULTILINE)
 _POINTER = re.compile(r"__global half\* (?:restrict )?(\w+)")
 # Values: types and conversions, but not the pointers.
 _TYPE = re.compile(r"\b(convert_)?half(\d*)\b(?!\*)")
@@ -49,15 +51,23 @@ def store_half(source: str) -> str:
     source, found = _HEADER.subn(_PRELUDE, source)
     if not found:
         return source
-    names = "|".join(sorted(set(_POINTER.findall(source))))
-    head, kernel = source.split(_PRELUDE)
-    kernel = _TEXEL.sub(r"as_float\1(READ_IMAGEF(", kernel)
-    kernel = _TYPE.sub(r"\1float\2", kernel)
+    head, code = source.split(_PRELUDE)
+    code = _TEXEL.sub(r"as_float\1(READ_IMAGEF(", code)
+    code = _TYPE.sub(r"\1float\2", code)
+    declarations, *kernels = _KERNEL.split(code)
+    return head + _PRELUDE + declarations + "".join(map(_in_memory, kernels))
+
+
+def _in_memory(kernel: str) -> str:
+    """``kernel`` with loads and stores of its own halves: the same name may be of floats in another."""
+    names = "|".join(sorted(set(_POINTER.findall(kernel))))
+    if not names:
+        return kernel
     kernel = re.sub(rf"\bvload(\d+)\(0, ({names})\b", r"load_half_n(\1, \2", kernel)
     vector_store = re.compile(rf"( *)vstore(\d+)(\(.*, 0, (?:{names}) \+ .*)")
     element = re.compile(rf"\b({names})\[")
     lines = [_statement(line, vector_store, element) for line in kernel.split("\n")]
-    return head + _PRELUDE + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def _statement(line: str, vector_store: re.Pattern[str], element: re.Pattern[str]) -> str:
