@@ -15,13 +15,12 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 from networks import network_parser, print_table, spaces_of
 from planner import TARGETS
 
-from syncnas_tvm.cost_models import cost_model_of
+from syncnas_tvm.cost_models import CostModel, cost_model_of
 from syncnas_tvm.planner import (
     DEFAULT_BUDGET,
     Budget,
@@ -31,7 +30,8 @@ from syncnas_tvm.planner import (
     single_lane,
     strategy,
 )
-from syncnas_tvm.planner.rows_first import ScorerOf, rows_first
+from syncnas_tvm.planner.rows_first import rows_first
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.work import LANES, Phase, Work
 
 
@@ -48,19 +48,12 @@ def joined(space: Space) -> Space:
     return Space(space.regions, tuple(tuple(map(candidate, c)) for c in space.candidates))
 
 
-def best(space: Space, scorer_of: ScorerOf, budget: Budget) -> tuple[float, tuple[Candidate, ...]]:
-    """The best plan found, with cuts moved as for rows that are computed first, and its microseconds."""
-    found = strategy("mcts", 0).run(space, scorer_of(space.all()), budget)
-    return better(space, found.split or found.candidates, scorer_of)
-
-
-def better(
-    space: Space, plan: tuple[Candidate, ...], scorer_of: ScorerOf
-) -> tuple[float, tuple[Candidate, ...]]:
-    """``plan``, or what becomes of it with rows first, and its microseconds."""
-    moved = rows_first(space, plan, scorer_of)
-    scored = scorer_of(space.including(moved).all())
-    return min((scored.score(plan), plan), (scored.score(moved), moved), key=lambda pair: pair[0])
+def best(
+    space: Space, simulator: Simulator, model: CostModel, budget: Budget
+) -> tuple[Candidate, ...]:
+    """The best plan found, with cuts moved as for rows that are computed first."""
+    found = strategy("mcts", 0).run(space, simulator, budget)
+    return rows_first(space, found.split or found.candidates, simulator, model)
 
 
 def exchanges(plan: Sequence[Candidate]) -> int:
@@ -79,13 +72,15 @@ def main() -> None:
     for network in options.network:
         for target, space in spaces_of(network, options.targets):
             name, model, costs = target.name, cost_model_of(target), target.costs
-            scorer_of = partial(CostMode().scorer_of, costs=costs, model=model)
-            find = partial(best, scorer_of=scorer_of, budget=Budget(options.evaluations))
+            budget = Budget(options.evaluations)
             # Nothing is listed but what the search may decide: no rows first.
-            old_us, _ = find(replace(joined(space), unlisted=None))
-            new_us, found = find(replace(space, unlisted=None))
-            first_us, moved = better(space, found, scorer_of)
-            known = scorer_of(space.all())
+            before, plain = replace(joined(space), unlisted=None), replace(space, unlisted=None)
+            known = CostMode().scorer(before, costs, model)
+            old_us = known.score(best(before, known, model, budget))
+            known = CostMode().scorer(plain, costs, model)
+            found = best(plain, known, model, budget)
+            moved = rows_first(space, found, known, model)
+            new_us, first_us = known.score(found), known.score(moved)
             lane_us = min(known.score(single_lane(space, lane)) for lane in LANES)
             cut = sum("cpu_border" in dict(c.decision.params) for c in moved)
             gains[name].append((old_us / new_us - 1, new_us / first_us - 1))

@@ -24,7 +24,7 @@ The model, phase by phase:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -179,10 +179,20 @@ class Simulator(Scorer):
 
     def __init__(self, costs: TargetCosts, kernel_us: KernelTimes) -> None:
         self.costs = costs
+        self._known = dict(kernel_us) if isinstance(kernel_us, Mapping) else None
         self.us: Callable[[Kernel], float] = (
-            kernel_us.__getitem__ if isinstance(kernel_us, Mapping) else kernel_us
+            kernel_us if self._known is None else self._known.__getitem__  # type: ignore[assignment]
         )
         self._segments: dict[int, tuple[Candidate, tuple[Segment, ...]]] = {}
+
+    def unknown(self, kernels: Iterable[Kernel]) -> list[Kernel]:
+        """Those of ``kernels`` whose times have not been given."""
+        return [] if self._known is None else [k for k in kernels if k not in self._known]
+
+    def learn(self, kernel_us: Mapping[Kernel, float]) -> None:
+        """Also know the times of these kernels, in microseconds; what is known stays as it is."""
+        if self._known is not None:
+            self._known |= {k: us for k, us in kernel_us.items() if k not in self._known}
 
     def step(self, state: State, candidate: Candidate) -> State:
         """See :meth:`Scorer.step`."""

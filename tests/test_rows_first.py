@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import zoo
@@ -57,15 +56,15 @@ def test_the_rows_are_those_that_the_next_run_reads(found: tuple[Target, Space])
     slow = replace(costs.to_cpu, latency_us=1000.0), replace(costs.to_gpu, latency_us=1000.0)
     costs = replace(costs, to_cpu=slow[0], to_gpu=slow[1])
     plan = runs(space)
-    scorer_of = partial(CostMode().scorer_of, costs=costs, model=cost_model_of(target))
-    better = rows_first(space, plan, scorer_of)
-    scored = scorer_of(better)
+    model = cost_model_of(target)
+    scored = CostMode().scorer(space, costs, model)
+    better = rows_first(space, plan, scored, model)
     seam = better[3].work.phases[-1].output.seam
     cpu, gpu = better[4].work.phases[0].reads
     rows = max(1, seam.cut - gpu[0]), max(1, cpu[1] - seam.cut)
     assert borders(better) == {space.regions[3]: rows}
     assert seam.covers((cpu, gpu))
-    assert scored.score(better) < scorer_of(plan).score(plan)
+    assert scored.score(better) < scored.score(plan)
     assert scored.timeline(better).latency_us == pytest.approx(scored.score(better))
 
 
@@ -74,9 +73,8 @@ def test_nothing_is_cut_where_that_does_not_pay(found: tuple[Target, Space]) -> 
     target, space = found
     costs = replace(target.costs, enqueue_us=1000.0)
     plan = runs(space)
-    better = rows_first(
-        space, plan, partial(CostMode().scorer_of, costs=costs, model=cost_model_of(target))
-    )
+    model = cost_model_of(target)
+    better = rows_first(space, plan, CostMode().scorer(space, costs, model), model)
     assert borders(better) == {}
 
 

@@ -11,11 +11,12 @@ from syncnas_tvm.plan import Plan
 from syncnas_tvm.planner import fixed
 from syncnas_tvm.planner.base import Budget, SearchResult, strategy
 from syncnas_tvm.planner.cost_mode import CostMode, ModeName
-from syncnas_tvm.planner.rows_first import ScorerOf, rows_first
+from syncnas_tvm.planner.rows_first import rows_first
 from syncnas_tvm.planner.space import Candidate, Space, plan_of
 from syncnas_tvm.planner.state_file import StateFile
 from syncnas_tvm.report import ms
 from syncnas_tvm.scorer import Scorer
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.targets import TargetCosts
 from syncnas_tvm.timeline import Timeline
 from syncnas_tvm.work import LANES, Lane
@@ -73,7 +74,7 @@ def choose(
     unknown strategy or cost mode, or a state of another search.
     """
     mode = CostMode(cost_mode, sync_us)
-    simulator: Scorer = mode.scorer(space, costs, model)
+    simulator = mode.scorer(space, costs, model)
     if lanes != "both":
         candidates = fixed.single_lane(space, lanes)
         return _choice(simulator, space, candidates, f"{lanes} lane alone, as asked", None)
@@ -83,9 +84,7 @@ def choose(
     if state_file:
         state_file.save(space, mode, searching.state())
     if mode.name == "timeline" and found.split:
-        found, simulator = _rows_first(
-            space, found, simulator, lambda c: mode.scorer_of(c, costs, model)
-        )
+        found = _rows_first(space, found, simulator, model)
     alone = _alone(simulator, space)
     if not alone:
         reason = f"both lanes: no lane can run the whole model; predicted at {ms(found.score_us)}"
@@ -131,19 +130,15 @@ def choose_fixed(
 
 
 def _rows_first(
-    space: Space, found: SearchResult, simulator: Scorer, scorer_of: ScorerOf
-) -> tuple[SearchResult, Scorer]:
-    """What was found, with rows computed first where that pays; and what scores it."""
-    moved = rows_first(space, found.split, scorer_of)
-    wider = scorer_of(space.including(moved).all())
-    split_us = wider.score(moved)
-    if split_us >= wider.score(found.split):
-        return found, simulator
-    chosen = found.candidates == found.split or split_us < found.score_us
-    found = replace(found, split=moved, split_us=split_us)
-    if chosen:
-        found = replace(found, plan=plan_of(moved), candidates=moved, score_us=split_us)
-    return found, wider
+    space: Space, found: SearchResult, simulator: Simulator, model: CostModel
+) -> SearchResult:
+    """What was found, with rows computed first where that pays."""
+    split = rows_first(space, found.split, simulator, model)
+    split_us = simulator.score(split)
+    found = replace(found, split=split, split_us=split_us)
+    if split_us < found.score_us:
+        found = replace(found, plan=plan_of(split), candidates=split, score_us=split_us)
+    return found
 
 
 def _choice(

@@ -44,13 +44,7 @@ class CostMode:
 
     def scorer(self, space: Space, costs: TargetCosts, model: CostModel) -> Simulator:
         """Scores plans of ``space`` in this mode."""
-        return self.scorer_of(space.all(), costs, model)
-
-    def scorer_of(
-        self, candidates: Iterable[Candidate], costs: TargetCosts, model: CostModel
-    ) -> Simulator:
-        """Scores plans of ``candidates`` in this mode."""
-        kernels = kernels_of(candidates)
+        kernels = kernels_of(space.all())
         if self.name == "study":
             found = model.alone.table([bare(kernel) for kernel in kernels if counts(kernel)])
             return Study(check_sync_us(self.sync_us), found)

@@ -6,12 +6,14 @@ follows. A sync that is hidden weighs on neither lane, so the best cuts move a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.errors import PlanError
 from syncnas_tvm.plan import Decision
+from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.planner.space import Candidate, Space
-from syncnas_tvm.scorer import Scorer
+from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.work import Seam
 
 ROW_SPLIT = "RowSplit"
@@ -19,17 +21,17 @@ BORDERS = ("cpu_border", "gpu_border")
 CUTS = 2
 """So many of the next cuts on either side are tried."""
 SWEEPS = 3
-ScorerOf = Callable[[Iterable[Candidate]], Scorer]
-"""Makes what scores plans of these candidates."""
 Trial = tuple[Candidate, ...]
 
 
-def rows_first(space: Space, plan: Sequence[Candidate], scorer_of: ScorerOf) -> Trial:
+def rows_first(
+    space: Space, plan: Sequence[Candidate], simulator: Simulator, model: CostModel
+) -> Trial:
     """``plan`` with rows computed first wherever its predicted latency falls.
 
     One run of bands after the other from the model's end, again until nothing changes: its cut, and
-    whether it and the run before compute rows first. Each is scored with the kernels that are in
-    question alone, of which a learned model's times differ a little from those among all of a space.
+    whether it and the run before compute rows first. ``simulator`` learns from ``model`` what the kernels
+    take that are in no list.
     """
     best = tuple(plan)
     for _ in range(SWEEPS):
@@ -37,8 +39,10 @@ def rows_first(space: Space, plan: Sequence[Candidate], scorer_of: ScorerOf) -> 
         for index in reversed(range(len(best))):
             if best[index].decision.rule == ROW_SPLIT:
                 trials = list(_trials(space, best, index))
-                scorer = scorer_of({c.decision: c for trial in trials for c in trial}.values())
-                best = min(trials, key=scorer.score)  # the first of equals: as it was
+                asked = {c.decision: c for trial in trials for c in trial}.values()
+                if unknown := simulator.unknown(kernels_of(asked)):
+                    simulator.learn(model.table(unknown))
+                best = min(trials, key=simulator.score)  # the first of equals: as it was
         if best == before:
             break
     return best
