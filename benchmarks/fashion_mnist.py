@@ -104,18 +104,16 @@ def _work(task: SearchTask, trials: int) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """A final training: of the configuration, or of the rival where there is none."""
+    """A final training: of the configuration, or of the rival where there is none.
 
+    ``name`` is what the table calls the model."""
+
+    name: str
     task: TrainTask
     config: BranchedConfig | None
     base: ScaledBase
     latency_us: float
     path: Path
-
-    @property
-    def name(self) -> str:
-        """What the table calls the model."""
-        return "base" if self.config is None else "branched"
 
     @property
     def width(self) -> float:
@@ -301,11 +299,13 @@ def main() -> None:
             missing = {}
             for seed in range(options.seeds):
                 one = replace(final, settings=replace(recipe, seed=seed))
-                for which, us in ((config, found_us), (None, base.latency_us)):
-                    training = Training(one, which, base, us, options.folder)
-                    path = options.folder / f"{training.name}-{budget:g}-{seed}.pth"
-                    training = replace(training, path=path)
-                    if (f"{budget:g}", training.name, str(seed)) not in known(table):
+                for name, which, us in (
+                    ("branched", config, found_us),
+                    ("base", None, base.latency_us),
+                ):
+                    if (f"{budget:g}", name, str(seed)) not in known(table):
+                        path = options.folder / f"{name}-{budget:g}-{seed}.pth"
+                        training = Training(name, one, which, base, us, path)
                         missing[pool.submit(train, training)] = training
             for done in as_completed(missing):
                 training = missing[done]

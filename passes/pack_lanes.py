@@ -109,7 +109,7 @@ class _FunctionPacker:
         self._vector = schedules.vector
         self._values: dict[relax.Expr, _Value] = {}
         roomy = [self._flow.outputs[i] for i in function.attrs.get(ROOM_ATTR, ())]
-        # By the value that is to be in a tensor of more rows: what says so, and the first row there.
+        # By the value that is to be in a tensor of more rows: see :meth:`_room`.
         self._rooms = dict(map(self._room, roomy))
 
     def write(self, name: str) -> tvm.ir.GlobalVar:
@@ -129,16 +129,19 @@ class _FunctionPacker:
         attrs = {str(k): v for k, v in self._function.attrs.items() if k not in left_out}
         return emit_function(self._builder, name, params, self._body, attrs, private)
 
-    def _room(self, value: relax.Var) -> tuple[relax.Expr, tuple[Node, int]]:
+    def _room(self, value: relax.Var) -> tuple[relax.Expr, tuple[Node, int, relax.Expr | None]]:
+        """The rows that are made; what puts them among others, where, and in which parameter, if any."""
         node = self._flow.definer[value]
         if node.op == "nn.pad":
-            return node.operands[0], (node, int(node.attrs.pad_width[2 * ROWS]))  # type: ignore[attr-defined]
+            first = int(node.attrs.pad_width[2 * ROWS])  # type: ignore[attr-defined]
+            return node.operands[0], (node, first, None)
         views = [row_view(self._flow, operand) for operand in node.operands]
         position = next(
-            i for i, o in enumerate(node.operands) if not _of_param(views[i], self._flow)
+            i for i, v in enumerate(views) if v is None or v.source not in self._flow.params
         )
+        whole = next(view.source for i, view in enumerate(views) if view and i != position)
         first = shape_of(node.operands[0])[ROWS] if position else 0
-        return node.operands[position], (node, first)
+        return node.operands[position], (node, first, whole)
 
     def _body(self) -> list[relax.Expr]:
         # A group is written where its last node was: all its operands are there by then.
@@ -171,9 +174,9 @@ class _FunctionPacker:
         roomy = self._rooms.get(last.var) if definition.packed else None
         room = whole = None
         if roomy is not None:
-            last, first = roomy
+            last, first, beside = roomy
             room = packed_shape(last.shape, self._vector), first
-            whole = self._whole(last)
+            whole = None if beside is None else self._packed(beside)
         kernel = self._schedules.kernel(definition, self._lane, room)
         name = f"packed_{definition.family}" + (LEAVING_ROWS if room else "")
         result = self._call(kernel, name, args, last.shape, definition.packed, last.name, whole)
@@ -181,12 +184,6 @@ class _FunctionPacker:
             self._values[last.var] = _Value(packed=result)
         else:
             self._values[last.var] = _Value(plain=result)
-
-    def _whole(self, node: Node) -> relax.Expr | None:
-        """The tensor whose rows are beside those that are to be written; None where there is none."""
-        views = (row_view(self._flow, operand) for operand in node.operands)
-        found = next((view for view in views if _of_param(view, self._flow)), None)
-        return None if node.op == "nn.pad" or found is None else self._packed(found.source)
 
     def _argument(self, operand: Operand) -> relax.Expr:
         if is_constant(operand.value):
@@ -288,8 +285,3 @@ class _FunctionPacker:
                 callee, relax.Tuple([*args, whole]), [len(args)], type_
             )
         return self._builder.emit(call, name_hint=hint)
-
-
-def _of_param(view: RowView | None, flow: Dataflow) -> bool:
-    """Whether it is a view of a parameter."""
-    return view is not None and view.source in flow.params

@@ -15,11 +15,10 @@ from syncnas_tvm.graph.rows import ROWS, RowBands, RowStates
 from syncnas_tvm.passes.lanes import replace_region
 from syncnas_tvm.passes.row_lanes import RowWriter
 from syncnas_tvm.passes.rule import SplitRule, register_rule
-from syncnas_tvm.plan import Decision
+from syncnas_tvm.plan import BORDERS, Decision
 from syncnas_tvm.work import Work
 
 STEPS = 16
-BORDERS = ("cpu_border", "gpu_border")
 
 
 @register_rule

@@ -10,6 +10,8 @@ from typing import Any
 from syncnas_tvm.errors import PlanError
 
 FORMAT = 1
+BORDERS = ("cpu_border", "gpu_border")
+"""Parameters of RowSplit: how many rows next to the cut each lane computes first."""
 
 
 @dataclass(frozen=True, order=True)

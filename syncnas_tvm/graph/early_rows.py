@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from syncnas_tvm.graph.fusion import Group
-from syncnas_tvm.graph.rows import RowBands, RowStates
+from syncnas_tvm.graph.rows import Bands, RowBands, RowStates
 
 Numbers = tuple[int, int]
 """Rows of the CPU lane's band and of the GPU lane's."""
@@ -34,26 +34,31 @@ def early_rows(
     None where a lane has no more rows than that, or the output is made by no kernel of the last phase
     alone.
     """
-    border, rest = border_of(cut, numbers), rest_of(cut, height, numbers)
-    (output,) = states.flow.outputs
-    whole = min(numbers) > 0 and all(begin < end for begin, end in rest.values())
-    if not whole or not groups or groups[-1].nodes[-1].var != output:
-        return None
-    last = groups[-1]
-    if any(states.phase[node.var] != states.phases - 1 for node in last.nodes):
+    parts, last = parts_of(cut, height, numbers), last_kernel(states, groups)
+    if parts is None or last is None:
         return None
     try:
-        parts = RowBands(states, border), RowBands(states, rest)
+        border, rest = (RowBands(states, part) for part in parts)
     except ValueError:
         return None
-    return EarlyRows(frozenset(node.var for node in last.nodes), *parts)
+    return EarlyRows(frozenset(node.var for node in last.nodes), border, rest)
 
 
-def border_of(cut: int, numbers: Numbers) -> dict[str, tuple[int, int]]:
-    """The rows that each lane computes first."""
-    return {"cpu": (cut - numbers[0], cut), "gpu": (cut, cut + numbers[1])}
+def last_kernel(states: RowStates, groups: list[Group]) -> Group | None:
+    """The kernel of the last phase that makes the output; None where one of two phases does."""
+    (output,) = states.flow.outputs
+    if not groups or groups[-1].nodes[-1].var != output:
+        return None
+    whole = all(states.phase[node.var] == states.phases - 1 for node in groups[-1].nodes)
+    return groups[-1] if whole else None
 
 
-def rest_of(cut: int, height: int, numbers: Numbers) -> dict[str, tuple[int, int]]:
-    """The rows that each lane computes then."""
-    return {"cpu": (0, cut - numbers[0]), "gpu": (cut + numbers[1], height)}
+def parts_of(cut: int, height: int, numbers: Numbers) -> tuple[Bands, Bands] | None:
+    """The rows that each lane computes first, and then; None where a lane has none of either."""
+    cpu, gpu = numbers
+    if not (0 < cpu < cut and 0 < gpu < height - cut):
+        return None
+    return (
+        {"cpu": (cut - cpu, cut), "gpu": (cut, cut + gpu)},
+        {"cpu": (0, cut - cpu), "gpu": (cut + gpu, height)},
+    )

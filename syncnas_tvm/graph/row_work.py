@@ -14,7 +14,7 @@ from functools import cached_property
 from tvm import relax
 
 from syncnas_tvm.graph.dataflow import Dataflow, Node
-from syncnas_tvm.graph.early_rows import EarlyRows, Numbers, border_of, early_rows, rest_of
+from syncnas_tvm.graph.early_rows import Numbers, last_kernel, parts_of
 from syncnas_tvm.graph.fusion import Group, groups_of
 from syncnas_tvm.graph.region_graph import RegionGraph
 from syncnas_tvm.graph.rows import ROWS, RowBands, RowStates
@@ -63,20 +63,20 @@ def run_work(
 def _cut_last(graph: RegionGraph, name: str, work: Work, cut: int, early: Numbers) -> Work | None:
     """``work`` with each lane's last kernel, which is of region ``name``, cut in two."""
     rows = _rows_of(graph, name)
-    height = rows.output.shape[ROWS]
-    if rows.early(cut, early) is None:
+    found = parts_of(cut, rows.output.shape[ROWS], early)
+    if found is None or last_kernel(rows.states, rows.groups) is None:
         return None
     parts = []
-    for ends in (border_of(cut, early), rest_of(cut, height, early)):
-        piece = rows.piece((ends["cpu"], ends["gpu"]))
+    for bands in found:
+        piece = rows.piece((bands["cpu"], bands["gpu"]))
         if piece is None:
             return None
         parts.append(piece.phases[-1])
     last = work.phases[-1]
     cpu, gpu = ([part.kernels(lane)[-1] for part in parts] for lane in LANES)
     (join,) = last.output.join
-    bands = (k.out_shape for k in (*reversed(cpu), *gpu))
-    joined = replace(join, shapes=(*bands, join.out_shape))
+    shapes = (k.out_shape for k in (*reversed(cpu), *gpu))
+    joined = replace(join, shapes=(*shapes, join.out_shape))
     seam = replace(last.output.seam, early=early)
     output = replace(last.output, join=(joined,), seam=seam)
     kernels = {"cpu": (*last.cpu[:-1], *cpu), "gpu": (*last.gpu[:-1], *gpu)}
@@ -151,19 +151,16 @@ class _RegionRows:
                 self._pieces[wanted] = None
         return self._pieces[wanted]
 
-    def early(self, cut: int, numbers: Numbers) -> EarlyRows | None:
-        """How the region computes so many rows of its output first; None where it cannot."""
-        return early_rows(self.states, self._groups, cut, self.output.shape[ROWS], numbers)
-
     @cached_property
-    def _groups(self) -> list[Group]:
+    def groups(self) -> list[Group]:
+        """The region's kernels."""
         return groups_of(self._function, "cpu")
 
     def _piece(self, bands: RowBands) -> _Piece:
         states = self.states
         phases = []
         for phase in range(states.phases):
-            groups = [g for g in self._groups if states.phase[g.nodes[0].var] == phase]
+            groups = [g for g in self.groups if states.phase[g.nodes[0].var] == phase]
             kernels = {lane: tuple(band_kernel(g, bands, lane) for g in groups) for lane in LANES}
             partial = [g.nodes[0] for g in groups if states.kind(g.nodes[0].var) == "partial"]
             held = sum(tensor_bytes(node.shape, node.dtype) for node in partial)

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from syncnas_tvm.cost_models import CostModel
 from syncnas_tvm.errors import PlanError
-from syncnas_tvm.plan import Decision
+from syncnas_tvm.plan import BORDERS, Decision
 from syncnas_tvm.planner.cost_mode import kernels_of
 from syncnas_tvm.planner.space import Candidate, Space
 from syncnas_tvm.simulator import Simulator
 from syncnas_tvm.work import Seam
 
 ROW_SPLIT = "RowSplit"
-BORDERS = ("cpu_border", "gpu_border")
 CUTS = 2
 """So many of the next cuts on either side are tried."""
 SWEEPS = 3
